@@ -1,0 +1,1 @@
+"""Data at scale: addresses, corpora, shards, OCR judges, filters."""

@@ -1,0 +1,72 @@
+"""The door to training: the Parquet schema that every stage writes and the trainer reads.
+
+One row is one picture, synthetic or real, kept or rejected. `datasets.load_dataset("parquet", ...)` decodes `image`.
+"""
+
+import json
+
+import pyarrow as pa
+
+LINE = pa.struct(
+    [
+        pa.field("text", pa.string()),
+        pa.field("lang", pa.string()),  # en, zh or mixed
+        pa.field("quad_px", pa.list_(pa.float32(), 8)),  # corners x, y: start-top, end-top, end-bottom, start-bottom
+        pa.field("size_px", pa.float32()),  # the em; null when it is not known (real pictures)
+        pa.field("ink_height_px", pa.float32()),
+        pa.field("face_id", pa.string()),
+        pa.field("ink_rgb", pa.list_(pa.uint8(), 3)),
+        pa.field("ground_rgb", pa.list_(pa.uint8(), 3)),
+        pa.field("contrast", pa.float32()),  # WCAG 2.2 ratio, 1 to 21
+        pa.field("clutter", pa.float32()),  # standard deviation of the ground's luma, 0 to 127.5
+        pa.field("opacity", pa.float32()),
+        pa.field("block", pa.int32()),
+        pa.field("read_ned", pa.float32()),  # 1 - edit distance / length between `text` and what OCR read; null when not read
+        pa.field("clean_ned", pa.float32()),  # the same for the clean render of the line: black on white; null when not read
+        pa.field("legibility", pa.float32()),  # estimate of read_ned / clean_ned, 0 to 1, by the calibrated rule
+    ]
+)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])),
+        pa.field("row_id", pa.string()),  # unique in the run: "{run}-{shard}-{row}" or the digest of a real file
+        pa.field("source", pa.string()),  # "synthetic" or "real"
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("lang", pa.string()),
+        pa.field("text", pa.string()),  # lines in reading order, joined by line feeds
+        pa.field("lines", pa.list_(LINE)),
+        pa.field("spec", pa.string()),  # PageSpec as JSON; null for real pictures
+        # provenance
+        pa.field("recipe_hash", pa.string()),
+        pa.field("seed", pa.int64()),
+        pa.field("shard", pa.int32()),
+        pa.field("row", pa.int32()),
+        pa.field("attempt", pa.int32()),  # how many draws of this address were rejected before
+        pa.field("photo_id", pa.string()),
+        pa.field("origin", pa.string()),  # real pictures: file, or file and page
+        pa.field("licence", pa.string()),
+        pa.field("pixels_sha256", pa.string()),  # of the decoded H x W x 3 bytes: independent of the codec
+        # scores
+        pa.field("characters", pa.int32()),  # without blanks; drawn, or read by OCR in real pictures
+        pa.field("characters_per_mp", pa.float32()),  # characters over megapixels
+        pa.field("text_area", pa.float32()),  # share of the picture covered by line quads, 0 to 1
+        pa.field("ned", pa.float32()),  # mean read_ned / clean_ned over the lines, weighted by characters
+        pa.field("sharpness", pa.float32()),  # log ratio of high to middle spectral power (real pictures)
+        # verdict
+        pa.field("keep", pa.bool_()),
+        pa.field("reason", pa.string()),  # why it was rejected; "" when kept
+        pa.field("judged_by", pa.string()),  # "ocr", "rules" or "none"
+    ]
+)
+
+
+def with_metadata(schema: pa.Schema, metadata: dict[str, str]) -> pa.Schema:
+    """`schema` with the run's own metadata and the `huggingface` key that makes `datasets` decode the column `image`."""
+    import datasets
+
+    features = datasets.Features.from_arrow_schema(schema)
+    features["image"] = datasets.Image()
+    huggingface = json.dumps({"info": {"features": features.to_dict()}})
+    return schema.with_metadata({"huggingface": huggingface, **metadata})

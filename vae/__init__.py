@@ -1,0 +1,1 @@
+"""The GSC autoencoder: mixture, model, losses, trainer, evaluation."""
