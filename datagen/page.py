@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-
 _HERE = Path(__file__).parent
 
 
