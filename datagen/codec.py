@@ -1,0 +1,98 @@
+"""The picture codec: lossless PNG that every reader opens, written and read several times faster than by the libraries.
+
+Writing: the "up" filter on every row (one NumPy subtraction) and ISA-L's deflate at level 1, put together by hand.
+Reading: files of our own make take the way back (ISA-L inflate, then a running sum down the columns); every other
+picture goes through `datagen.decode`.
+
+Astronaut photograph under lines of small text, one core of a 2-core machine, CPU time, median of 30 in one run:
+
+|                        | 256x256 write | read    | kB  | 512x512 write | read    | kB  |
+|------------------------|---------------|---------|-----|---------------|---------|-----|
+| this file              | 0.46 ms       | 0.54 ms | 150 | 2.15 ms       | 1.98 ms | 581 |
+| the same, read by cv2  |               | 1.31 ms |     |               | 5.13 ms |     |
+| cv2, level 1           | 4.90 ms       | 1.88 ms | 149 | 17.6 ms       | 6.78 ms | 580 |
+| Pillow, level 1        | 6.12 ms       | 1.97 ms | 149 | 22.2 ms       | 7.78 ms | 580 |
+"""
+
+import struct
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+from isal import isal_zlib
+
+from datagen.decode import MAX_PIXELS, ImageProblem, decode_image
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_START = _SIGNATURE + b"\x00\x00\x00\rIHDR"
+_UP = 2
+_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+# 8 bits a channel, colour type 2 (RGB), deflate, adaptive filters, not interlaced (PNG, third edition, 11.2.2).
+_RGB8 = bytes((8, 2, 0, 0, 0))
+
+
+def encode(image_HW3: npt.NDArray[np.uint8]) -> bytes:
+    """`image_HW3` (uint8 sRGB, at least 1 x 1) as a PNG file, without loss.
+
+    Equal pixels give equal bytes with one version of ISA-L on one kind of processor (its match finder differs between
+    instruction sets); across machines compare `pixels_sha256`, not files. Raises ValueError on another shape or dtype.
+    """
+    if image_HW3.dtype != np.uint8 or image_HW3.ndim != 3 or image_HW3.shape[2] != 3 or not image_HW3.size:
+        raise ValueError(f"a picture is uint8 of shape (H, W, 3), got {image_HW3.dtype} {image_HW3.shape}")
+    height, width = image_HW3.shape[:2]
+    flat = image_HW3.reshape(height, width * 3)
+    filtered = np.empty((height, 1 + width * 3), np.uint8)
+    filtered[:, 0] = _UP
+    filtered[0, 1:] = flat[0]
+    np.subtract(flat[1:], flat[:-1], out=filtered[1:, 1:])
+    header = _chunk(b"IHDR", struct.pack(">II", width, height) + _RGB8)
+    return b"".join((_SIGNATURE, header, _chunk(b"IDAT", isal_zlib.compress(filtered, 1)), _END))
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """The pixels of an image file as uint8 sRGB (H, W, 3), C-contiguous and writable.
+
+    Raises ImageProblem when it is none, is damaged, or its header promises more than `max_pixels` (nothing is inflated
+    then).
+    """
+    ours_HW3 = _decode_ours(data, max_pixels)
+    return decode_image(data, max_pixels) if ours_HW3 is None else ours_HW3
+
+
+def _decode_ours(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8] | None:
+    """The way back of `encode`; None when the file is not laid out exactly as `encode` does it."""
+    if len(data) < 57 or data[:16] != _START or data[24:29] != _RGB8 or data[37:41] != b"IDAT" or data[-12:] != _END:
+        return None
+    if zlib.crc32(data[12:29]) != struct.unpack_from(">I", data, 29)[0]:
+        raise ImageProblem("damaged", "the checksum of the header does not match")
+    width, height = struct.unpack_from(">II", data, 16)
+    if width * height > max_pixels:
+        raise ImageProblem("too_many_pixels", f"{width} x {height}, the limit is {max_pixels}")
+    (length,) = struct.unpack_from(">I", data, 33)
+    end = 41 + length
+    if end + 4 + len(_END) != len(data):
+        return None
+    if isal_zlib.crc32(memoryview(data)[37:end]) != struct.unpack_from(">I", data, end)[0]:
+        raise ImageProblem("damaged", "the checksum of the pixels does not match")
+    stride = 1 + width * 3
+    try:
+        # One byte more than the header promises is the most that a hostile stream can inflate to here.
+        raw = isal_zlib.decompressobj().decompress(memoryview(data)[41:end], height * stride + 1)
+    except isal_zlib.error as error:
+        raise ImageProblem("damaged", str(error)) from None
+    if len(raw) != height * stride or not raw:
+        raise ImageProblem("damaged", f"{len(raw)} bytes of pixels instead of {height * stride}")
+    filtered = np.frombuffer(raw, np.uint8).reshape(height, stride)
+    if not (filtered[:, 0] == _UP).all():
+        return None
+    image_HW3 = np.empty((height, width, 3), np.uint8)
+    flat = image_HW3.reshape(height, width * 3)
+    flat[0] = filtered[0, 1:]
+    # A loop over rows: np.add.accumulate(axis=0) walks down single columns and took 1.4 ms of 512 x 512, this 0.3.
+    for row in range(1, height):
+        np.add(filtered[row, 1:], flat[row - 1], out=flat[row])
+    return image_HW3
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return b"".join((struct.pack(">I", len(body)), kind, body, struct.pack(">I", isal_zlib.crc32(kind + body))))
