@@ -17,10 +17,12 @@ def histogram_svg(
     label: str,
     bins: int = 30,
     value_range: tuple[float, float] | None = None,
+    counted: str = "pictures",
 ) -> str:
     """Counts of each group's values over shared bins, one translucent step area a group.
 
-    `label` stands under the x axis and names the unit. Groups without values are left out; no value gives a note.
+    `label` stands under the x axis and names the unit, `counted` beside the y axis.
+    Groups without values are left out; no value gives a note.
     """
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in groups.items()}
     arrays = {name: values[np.isfinite(values)] for name, values in arrays.items()}
@@ -33,7 +35,7 @@ def histogram_svg(
     edges = np.linspace(low, high, bins + 1)
     counts = {name: np.histogram(values, edges)[0] for name, values in arrays.items() if values.size}
     top = max(int(count.max()) for count in counts.values()) or 1
-    axes, to_x, to_y = _axes((low, high), (0.0, float(top)), label, "pictures")
+    axes, to_x, to_y = _axes((low, high), (0.0, float(top)), label, counted)
     shapes = []
     for number, (name, count) in enumerate(counts.items()):
         corners = [f"{to_x(low):.1f},{to_y(0):.1f}"]
