@@ -78,7 +78,7 @@ def _decode_ours(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8] | None:
     try:
         # One byte more than the header promises is the most that a hostile stream can inflate to here.
         raw = isal_zlib.decompressobj().decompress(memoryview(data)[41:end], height * stride + 1)
-    except isal_zlib.error as error:
+    except isal_zlib.error as error:  # type: ignore[misc]  # the stub gives it a type, not a class
         raise ImageProblem("damaged", str(error)) from None
     if len(raw) != height * stride or not raw:
         raise ImageProblem("damaged", f"{len(raw)} bytes of pixels instead of {height * stride}")
