@@ -31,7 +31,7 @@ _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _RGB8 = bytes((8, 2, 0, 0, 0))
 
 
-def encode(image_HW3: npt.NDArray[np.uint8]) -> bytes:
+def encode_png(image_HW3: npt.NDArray[np.uint8]) -> bytes:
     """`image_HW3` (uint8 sRGB, at least 1 x 1) as a PNG file, without loss.
 
     Equal pixels give equal bytes with one version of ISA-L on one kind of processor (its match finder differs between
@@ -49,7 +49,7 @@ def encode(image_HW3: npt.NDArray[np.uint8]) -> bytes:
     return b"".join((_SIGNATURE, header, _chunk(b"IDAT", isal_zlib.compress(filtered, 1)), _END))
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def decode_png(data: bytes, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """The pixels of an image file as uint8 sRGB (H, W, 3), C-contiguous and writable.
 
     Raises ImageProblem when it is none, is damaged, or its header promises more than `max_pixels` (nothing is inflated
@@ -60,7 +60,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
 
 
 def _decode_ours(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8] | None:
-    """The way back of `encode`; None when the file is not laid out exactly as `encode` does it."""
+    """The way back of `encode_png`; None when the file is not laid out exactly as `encode_png` does it."""
     if len(data) < 57 or data[:16] != _START or data[24:29] != _RGB8 or data[37:41] != b"IDAT" or data[-12:] != _END:
         return None
     if zlib.crc32(data[12:29]) != struct.unpack_from(">I", data, 29)[0]:
