@@ -58,6 +58,11 @@ class ImageProblem(Exception):
     def __init__(self, reason: Problem, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason: Problem = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["ImageProblem"], tuple[Problem, str]]:
+        """Travels between processes whole."""
+        return ImageProblem, (self.reason, self.detail)
 
 
 def decode_image(source: Path | str | bytes, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:

@@ -21,8 +21,8 @@ LINE = pa.struct(
         pa.field("clutter", pa.float32()),  # standard deviation of the ground's luma, 0 to 127.5
         pa.field("opacity", pa.float32()),
         pa.field("block", pa.int32()),
-        pa.field("read_ned", pa.float32()),  # 1 - edit distance / length between `text` and what OCR read; null when not read
-        pa.field("clean_ned", pa.float32()),  # the same for the clean render of the line: black on white; null when not read
+        pa.field("read_ned", pa.float32()),  # NED of what OCR read against `text`; null when not read
+        pa.field("clean_ned", pa.float32()),  # the same for the line in black on white; null when not read
         pa.field("legibility", pa.float32()),  # estimate of read_ned / clean_ned, 0 to 1, by the calibrated rule
     ]
 )
@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         pa.field("text_area", pa.float32()),  # share of the picture covered by line quads, 0 to 1
         pa.field("ned", pa.float32()),  # mean read_ned / clean_ned over the lines, weighted by characters
         pa.field("sharpness", pa.float32()),  # log ratio of high to middle spectral power (real pictures)
+        pa.field("density_class", pa.string()),  # none, sparse, medium or dense: by characters_per_mp, see density.py
         # verdict
         pa.field("keep", pa.bool_()),
         pa.field("reason", pa.string()),  # why it was rejected; "" when kept
@@ -63,7 +64,7 @@ SCHEMA = pa.schema(
 
 
 def with_metadata(schema: pa.Schema, metadata: dict[str, str]) -> pa.Schema:
-    """`schema` with the run's own metadata and the `huggingface` key that makes `datasets` decode the column `image`."""
+    """`schema` with the run's own metadata and the `huggingface` key that makes `datasets` decode `image`."""
     import datasets
 
     features = datasets.Features.from_arrow_schema(schema)
