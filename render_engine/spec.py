@@ -11,6 +11,27 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+Reason = Literal[
+    "missing_glyph", "low_contrast", "right_to_left", "no_text", "unknown_face", "unknown_photo", "bad_spec"
+]
+"""missing_glyph: a character no face of the block can draw. low_contrast: no ink reaches the block's floor.
+right_to_left: the script is not supported. no_text: nothing fits its box. unknown_face, unknown_photo: the spec names
+what the assets lack. bad_spec: a size, box or ratio out of range."""
+
+
+class RenderError(Exception):
+    """A picture that cannot be made as specified: an expected drop, counted by its label."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        """Label for manifests."""
+
+    def __reduce__(self) -> tuple[type["RenderError"], tuple[str, str]]:
+        """Travels between processes whole."""
+        return RenderError, (self.reason, str(self).removeprefix(self.reason).removeprefix(": "))
+
+
 RGB = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in px, x1 and y1 exclusive."""

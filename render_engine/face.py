@@ -1,0 +1,95 @@
+"""An open face: FreeType for the pixels, HarfBuzz for the advances, over the same file.
+
+Text is shaped in font units, where nothing is rounded, and kept in units of 1 / EM of an em. A pen position is
+`(sum * size_26_6) >> 20`, FreeType's own 26.6 fixed point at the size it draws: boxes and pixels cannot drift apart,
+and one shaping serves all sizes. HarfBuzz at that 26.6 scale rounds every advance first: 1/128 px a glyph at most.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import freetype
+import uharfbuzz as hb
+
+from fonts_manifest.coverage import draws, open_freetype
+from fonts_manifest.manifest import FontFace
+
+EM_BITS = 20
+EM = 1 << EM_BITS
+"""Advances and offsets are integers in 1 / EM of an em: exact to 2e-5 px at 20 px."""
+
+DEFAULT_IGNORABLE = (
+    (0xAD, 0xAD),
+    (0x34F, 0x34F),
+    (0x61C, 0x61C),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFF8),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
+)
+"""Characters that are invisible by definition (Unicode, Default_Ignorable_Code_Point): HarfBuzz hides them."""
+
+
+def is_ignorable(code: int) -> bool:
+    """Whether the character is invisible by definition."""
+    return any(first <= code <= last for first, last in DEFAULT_IGNORABLE)
+
+
+@dataclass(slots=True)
+class Face:
+    """A face opened once in a process. Not to be shared between threads: FreeType keeps one size and one glyph slot."""
+
+    font: FontFace
+    freetype_face: freetype.Face
+    shaper: hb.Font
+    """At its default scale: font units."""
+    units_per_em: int
+    kerns_blanks: bool
+    """Some pair of an ASCII character and a blank is kerned: words may not be shaped apart."""
+    _drawn: dict[int, bool] = field(default_factory=dict)
+
+    @property
+    def handle(self) -> Any:
+        """FT_Face for the raw calls."""
+        return self.freetype_face._FT_Face
+
+    def draws(self, code: int) -> bool:
+        """Whether the face really draws the character (`fonts_manifest.coverage.draws`), remembered."""
+        drawn = self._drawn.get(code)
+        if drawn is None:
+            drawn = self._drawn[code] = draws(self.freetype_face, code)
+        return drawn
+
+    def in_em(self, units: int) -> int:
+        """Font units -> 1 / EM of an em, rounded to nearest."""
+        return (2 * units * EM + self.units_per_em) // (2 * self.units_per_em)
+
+
+def open_face(font: FontFace) -> Face:
+    """Open a face of the manifest (about 1 ms). Raises BadInput when its file is gone or broken."""
+    handle = open_freetype(font.path, font.face_index)
+    shaper = hb.Font(hb.Face(hb.Blob.from_file_path(font.path), font.face_index))
+    return Face(font, handle, shaper, handle.units_per_EM, _kerns_blanks(shaper))
+
+
+def _kerns_blanks(shaper: hb.Font) -> bool:
+    """Whether "a b c ..." comes out wider or narrower than the sum of its glyphs."""
+    buffer = hb.Buffer()
+    buffer.add_str(" " + " ".join(map(chr, range(0x21, 0x7F))) + " ")
+    buffer.guess_segment_properties()
+    hb.shape(shaper, buffer)
+    glyphs = [info.codepoint for info in buffer.glyph_infos]
+    return any(
+        position.x_advance != shaper.get_glyph_h_advance(glyph)
+        for glyph, position in zip(glyphs, buffer.glyph_positions, strict=True)
+    )

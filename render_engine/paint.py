@@ -1,0 +1,205 @@
+"""Colours against what lies underneath: the ground of a line is measured, its ink moved until it can be read."""
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from render_engine.compose import linear_tables
+from render_engine.spec import RGB
+
+
+@functools.cache
+def luminance_table() -> npt.NDArray[np.float64]:
+    """(256,) sRGB value -> linear light, 0 to 1 (WCAG 2.2, "relative luminance")."""
+    value = np.arange(256) / 255
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def relative_luminance(rgb: RGB) -> float:
+    """WCAG 2.2 relative luminance of an sRGB colour, 0 to 1."""
+    red, green, blue = luminance_table()[list(rgb)].tolist()
+    return float(0.2126 * red + 0.7152 * green + 0.0722 * blue)
+
+
+def contrast_ratio(one: RGB, other: RGB) -> float:
+    """WCAG 2.2 contrast ratio, 1 to 21."""
+    low, high = sorted((relative_luminance(one), relative_luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@njit(cache=True, nogil=True)
+def measure_lines(
+    image_HW3: npt.NDArray[np.uint8],
+    entries: npt.NDArray[np.int32],
+    found: npt.NDArray[np.int32],
+    pens: npt.NDArray[np.int32],
+    lines: npt.NDArray[np.int32],
+    cap_heights_px: npt.NDArray[np.float64],
+    ink_boxes: npt.NDArray[np.int32],
+    boxes: npt.NDArray[np.float64],
+    grounds: npt.NDArray[np.float64],
+) -> None:
+    """Where the ink of every line stands and what lies under it.
+
+    cap_heights_px: (blocks,). Fills, for each line: ink_boxes (4) x0, y0, x1, y1 of all its bitmaps, all 0 when it has
+    none; boxes (4) the same, widened to the pen's way and the height of a capital, so that "..." has a box of use;
+    grounds (4) mean red, green, blue of the ground in that box and the standard deviation of its BT.601 luma, 0 to 255.
+    """
+    height = image_HW3.shape[0]
+    width = image_HW3.shape[1]
+    for k in range(len(lines)):
+        x0 = 1 << 30
+        y0 = 1 << 30
+        x1 = -(1 << 30)
+        y1 = -(1 << 30)
+        for glyph in range(lines[k, 5], lines[k, 6]):
+            entry = found[glyph]
+            columns = entries[entry, 1]
+            rows = entries[entry, 2]
+            if columns == 0:
+                continue
+            left = pens[glyph, 0] + entries[entry, 3]
+            top = pens[glyph, 1] - entries[entry, 4]
+            x0 = min(x0, left)
+            y0 = min(y0, top)
+            x1 = max(x1, left + columns)
+            y1 = max(y1, top + rows)
+        if x1 < x0:
+            ink_boxes[k, :] = 0
+            boxes[k, :] = 0
+            grounds[k, :] = 0
+            continue
+        ink_boxes[k, 0] = x0
+        ink_boxes[k, 1] = y0
+        ink_boxes[k, 2] = x1
+        ink_boxes[k, 3] = y1
+        boxes[k, 0] = min(float(x0), lines[k, 2] / 64)
+        boxes[k, 1] = min(float(y0), lines[k, 4] - cap_heights_px[lines[k, 7]])
+        boxes[k, 2] = max(float(x1), lines[k, 3] / 64)
+        boxes[k, 3] = max(float(y1), float(lines[k, 4]))
+        left = min(max(int(np.floor(boxes[k, 0])), 0), width - 1)
+        top = min(max(int(np.floor(boxes[k, 1])), 0), height - 1)
+        right = max(min(int(np.ceil(boxes[k, 2])), width), left + 1)
+        bottom = max(min(int(np.ceil(boxes[k, 3])), height), top + 1)
+        red = np.int64(0)
+        green = np.int64(0)
+        blue = np.int64(0)
+        luma = np.int64(0)
+        squares = np.int64(0)
+        for y in range(top, bottom):
+            for x in range(left, right):
+                r = np.int32(image_HW3[y, x, 0])
+                g = np.int32(image_HW3[y, x, 1])
+                b = np.int32(image_HW3[y, x, 2])
+                grey = (77 * r + 150 * g + 29 * b) >> 8
+                red += r
+                green += g
+                blue += b
+                luma += grey
+                squares += grey * grey
+        count = (right - left) * (bottom - top)
+        grounds[k, 0] = red / count
+        grounds[k, 1] = green / count
+        grounds[k, 2] = blue / count
+        grounds[k, 3] = np.sqrt(max(0.0, squares / count - (luma / count) ** 2))
+
+
+@njit(cache=True, nogil=True)
+def _moved(asked: int, target: int, step: int) -> int:
+    """`asked` moved by step / 255 of its way to `target`, rounded."""
+    return asked + ((target - asked) * step * 2 + 255) // 510
+
+
+@njit(cache=True, nogil=True)
+def _signed_contrast(
+    ground: npt.NDArray[np.int64],
+    asked: npt.NDArray[np.int64],
+    target: int,
+    step: int,
+    alpha: int,
+    linear: bool,
+    to_linear: npt.NDArray[np.int64],
+    from_linear: npt.NDArray[np.uint8],
+    luminance: npt.NDArray[np.float64],
+) -> float:
+    """Contrast of the moved ink as seen, at alpha / 65025 over the ground; below 1 on the wrong side of it."""
+    ink_light = 0.0
+    ground_light = 0.0
+    for channel in range(3):
+        weight = 0.2126 if channel == 0 else 0.7152 if channel == 1 else 0.0722
+        value = _moved(asked[channel], target, step)
+        if linear:
+            mixed = (to_linear[ground[channel]] * (65025 - alpha) + to_linear[value] * alpha + 32512) // 65025
+            seen = np.int64(from_linear[mixed])
+        else:
+            seen = (ground[channel] * (65025 - alpha) + value * alpha + 32512) // 65025
+        ink_light += weight * luminance[seen]
+        ground_light += weight * luminance[ground[channel]]
+    ratio = (ink_light + 0.05) / (ground_light + 0.05)
+    return 1 / ratio if target == 0 else ratio
+
+
+@njit(cache=True, nogil=True)
+def choose_inks(
+    grounds: npt.NDArray[np.float64],
+    line_blocks: npt.NDArray[np.int32],
+    asked_inks: npt.NDArray[np.int64],
+    opacities: npt.NDArray[np.int64],
+    floors: npt.NDArray[np.float64],
+    linear: bool,
+    to_linear: npt.NDArray[np.int64],
+    from_linear: npt.NDArray[np.uint8],
+    luminance: npt.NDArray[np.float64],
+    inks: npt.NDArray[np.uint8],
+    contrasts: npt.NDArray[np.float64],
+) -> int:
+    """The ink of every line, moved from the one asked for towards black or white no further than its floor demands.
+
+    The side on which the ink already lies is tried first. asked_inks (blocks, 3), opacities (blocks,) 0 to 255, floors
+    (blocks,) WCAG ratios. Fills inks (lines, 3) and contrasts (lines,) of the ink as seen, at its opacity over the mean
+    ground. Returns the first line whose floor cannot be reached, or -1.
+    """
+    for k in range(len(line_blocks)):
+        block = line_blocks[k]
+        ground = np.rint(grounds[k, :3]).astype(np.int64)
+        asked = asked_inks[block]
+        alpha = opacities[block] * 255
+        floor = floors[block]
+        lighter = _signed_contrast(ground, asked, 255, 0, alpha, linear, to_linear, from_linear, luminance)
+        near = 255 if lighter > 1 else 0
+        best_target = near
+        best_step = 0
+        if floor > 1:
+            best_step = -1
+            for target in (near, 255 - near):
+                # The light seen grows or falls with every step, so the least step is found by halving.
+                low = 0
+                high = 256
+                while low < high:
+                    middle = (low + high) // 2
+                    if middle == 256 or floor <= _signed_contrast(
+                        ground, asked, target, middle, alpha, linear, to_linear, from_linear, luminance
+                    ):
+                        high = middle
+                    else:
+                        low = middle + 1
+                if low < 256:
+                    best_target = target
+                    best_step = low
+                    break
+            if best_step < 0:
+                return k
+        for channel in range(3):
+            inks[k, channel] = _moved(asked[channel], best_target, best_step)
+        contrast = _signed_contrast(
+            ground, asked, best_target, best_step, alpha, linear, to_linear, from_linear, luminance
+        )
+        contrasts[k] = max(contrast, 1 / contrast)
+    return -1
+
+
+def tables() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """What `choose_inks` looks up: sRGB to linear integers, back, and relative luminance."""
+    return (*linear_tables(), luminance_table())

@@ -1,0 +1,265 @@
+"""The pipeline on one screen: a spec and its assets in, a picture with annotations out."""
+
+import math
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fonts_manifest.manifest import FontFace
+from render_engine.atlas import Atlas
+from render_engine.compose import draw_glyphs
+from render_engine.face import Face, open_face
+from render_engine.layout import LayoutScratch, lay_out_block
+from render_engine.paint import choose_inks, measure_lines, tables
+from render_engine.shape import FontStack
+from render_engine.spec import PageSpec, PhotoCrop, PlainGround, RenderedLine, RenderedPage, RenderError, TextBlock
+
+MAX_SIDE_PX = 8192
+MAX_SIZE_PX = 512
+MAX_STACKS = 128
+"""Stacks of faces kept open with all they have shaped (.5 MB and their words each)."""
+
+
+class PhotoSource(Protocol):
+    """Where photographs come from."""
+
+    def crop(
+        self, photo_id: str, box_px: tuple[int, int, int, int], width_px: int, height_px: int
+    ) -> npt.NDArray[np.uint8]:
+        """The rectangle x0, y0, x1, y1 of a photograph resampled to (height_px, width_px, 3) uint8 sRGB.
+
+        The picture is drawn into the array that is returned: it must be a fresh one. Raises KeyError for an unknown id.
+        """
+        ...
+
+
+class Assets:
+    """What specs name: faces and photographs, and the caches of one process. Not to be shared between threads."""
+
+    def __init__(
+        self, faces: Iterable[FontFace], photos: PhotoSource | None = None, *, atlas_bytes: int = 96_000_000
+    ) -> None:
+        self.fonts = {face.face_id: face for face in faces}
+        self.photos = photos
+        self.atlas = Atlas(atlas_bytes)
+        self.scratch = LayoutScratch()
+        self._open: dict[str, Face] = {}
+        self._stacks: dict[tuple[tuple[str, ...], str], FontStack] = {}
+
+    def face(self, face_id: str) -> Face:
+        """The open face. Raises RenderError("unknown_face"), BadInput when its file is gone."""
+        face = self._open.get(face_id)
+        if face is None:
+            if face_id not in self.fonts:
+                raise RenderError("unknown_face", f"{face_id} is not in the manifest")
+            face = self._open[face_id] = open_face(self.fonts[face_id])
+        return face
+
+    def stack(self, face_ids: tuple[str, ...], lang: str) -> FontStack:
+        """The faces as one, for one language."""
+        stack = self._stacks.get((face_ids, lang))
+        if stack is None:
+            if len(self._stacks) >= MAX_STACKS:
+                del self._stacks[next(iter(self._stacks))]
+            stack = self._stacks[face_ids, lang] = FontStack(tuple(map(self.face, face_ids)), lang)
+        return stack
+
+
+def render(spec: PageSpec, assets: Assets, *, glyph_boxes: bool = False) -> RenderedPage:
+    """Draw a page: the same spec gives the same bytes in any process, on any day.
+
+    Raises RenderError with its label when the page cannot be drawn as specified; nothing is ever drawn as a box.
+    """
+    check(spec)
+    scratch = lay_out(spec, assets)
+    image_HW3 = ground(spec, assets)
+    if spec.blocks and scratch.line_count == 0:
+        raise RenderError("no_text", "nothing fits the boxes of the page")
+    return RenderedPage(image_HW3=image_HW3, lines=_draw(spec, assets, scratch, image_HW3, glyph_boxes))
+
+
+def check(spec: PageSpec) -> None:
+    """Raises RenderError("bad_spec") when a number is out of its range."""
+    rules = [(1 <= spec.width_px <= MAX_SIDE_PX and 1 <= spec.height_px <= MAX_SIDE_PX, "side of the page")]
+    for block in spec.blocks:
+        numbers = (
+            *block.box_px,
+            block.size_px,
+            block.line_pitch_em,
+            block.first_line_indent_em,
+            block.letter_spacing_em,
+        )
+        rules += [
+            (all(map(math.isfinite, numbers)) and max(map(abs, numbers)) <= MAX_SIDE_PX, "number of a block"),
+            (1 <= block.size_px <= MAX_SIZE_PX, "size_px"),
+            (0.5 <= block.line_pitch_em <= 100, "line_pitch_em"),
+            (abs(block.first_line_indent_em) <= 100 and abs(block.letter_spacing_em) <= 10, "indent or letter spacing"),
+            (0 <= block.opacity <= 1, "opacity"),
+            (1 <= block.min_contrast <= 21, "min_contrast"),
+            (all(0 <= value <= 255 for value in block.ink_rgb), "ink_rgb"),
+        ]
+    for right, name in rules:
+        if not right:
+            raise RenderError("bad_spec", f"{name} is out of range")
+
+
+def lay_out(spec: PageSpec, assets: Assets) -> LayoutScratch:
+    """All blocks of the page as glyphs and lines; valid until the next page is laid out with these assets."""
+    scratch = assets.scratch
+    scratch.glyph_count = scratch.line_count = 0
+    assets.atlas.make_room()
+    for number, block in enumerate(spec.blocks):
+        stack = assets.stack(block.face_ids, block.lang)
+        size_26_6 = round(block.size_px * 64)
+        strikes = np.array([assets.atlas.strike(face, size_26_6, spec.hinting) for face in stack.faces], np.int64)
+        lay_out_block(block, number, stack, strikes, size_26_6, spec.hinting == "full", scratch)
+    return scratch
+
+
+def ground(spec: PageSpec, assets: Assets) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 sRGB: the page before anything is written on it."""
+    if not isinstance(spec.background, PhotoCrop):
+        image_HW3 = np.empty((spec.height_px, spec.width_px, 3), np.uint8)
+        image_HW3[:] = spec.background.rgb
+        return image_HW3
+    crop = spec.background
+    if assets.photos is None:
+        raise RenderError("unknown_photo", f"there are no photographs, {crop.photo_id} is asked for")
+    try:
+        image_HW3 = assets.photos.crop(crop.photo_id, crop.box_px, spec.width_px, spec.height_px)
+    except KeyError:
+        raise RenderError("unknown_photo", f"{crop.photo_id} is not among the photographs") from None
+    if crop.mirrored:
+        image_HW3 = image_HW3[:, ::-1]
+    return np.ascontiguousarray(image_HW3)
+
+
+def _draw(
+    spec: PageSpec, assets: Assets, scratch: LayoutScratch, image_HW3: npt.NDArray[np.uint8], glyph_boxes: bool
+) -> tuple[RenderedLine, ...]:
+    """Paint and compose what was laid out; the picture changes in place."""
+    n_lines = scratch.line_count
+    if n_lines == 0:
+        return ()
+    atlas, blocks = assets.atlas, spec.blocks
+    lines = scratch.lines[:n_lines]
+    pens = scratch.pens[: scratch.glyph_count]
+    found = atlas.find(scratch.keys[: scratch.glyph_count])
+    caps_px = np.array([assets.fonts[block.face_ids[0]].cap_height * block.size_px for block in blocks])
+    opacities = np.array([round(block.opacity * 255) for block in blocks])
+    ink_boxes = np.empty((n_lines, 4), np.int32)
+    boxes = np.empty((n_lines, 4))
+    grounds = np.empty((n_lines, 4))
+    measure_lines(image_HW3, atlas.entries, found, pens, lines, caps_px, ink_boxes, boxes, grounds)
+    inks = np.empty((n_lines, 3), np.uint8)
+    contrasts = np.empty(n_lines)
+    linear = spec.blend == "linear"
+    to_linear, from_linear, luminance = tables()
+    low = choose_inks(
+        grounds,
+        lines[:, 7],
+        np.array([block.ink_rgb for block in blocks]),
+        opacities,
+        np.array([block.min_contrast for block in blocks]),
+        linear,
+        to_linear,
+        from_linear,
+        luminance,
+        inks,
+        contrasts,
+    )
+    if low >= 0:
+        block = blocks[lines[low, 7]]
+        raise RenderError("low_contrast", f"no ink reaches {block.min_contrast} at opacity {block.opacity}")
+    line_opacities = opacities[lines[:, 7]].astype(np.int32)
+    draw_glyphs(
+        image_HW3, atlas.entries, atlas.pixels, found, pens, inks, line_opacities, linear, to_linear, from_linear
+    )
+    ink_per_glyph = _glyph_boxes(atlas, found, pens) if glyph_boxes else None
+    return _annotate(spec, lines, ink_boxes, boxes, grounds, inks, contrasts, ink_per_glyph)
+
+
+def _glyph_boxes(atlas: Atlas, found: npt.NDArray[np.int32], pens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """(glyphs, 4) x0, y0, x1, y1 of each bitmap in the picture."""
+    _, width, height, left, top = atlas.entries[found].T
+    x0, y0 = pens[:, 0] + left, pens[:, 1] - top
+    return np.stack((x0, y0, x0 + width, y0 + height), axis=1).astype(np.float32)
+
+
+def _annotate(
+    spec: PageSpec,
+    lines: npt.NDArray[np.int32],
+    ink_boxes: npt.NDArray[np.int32],
+    boxes: npt.NDArray[np.float64],
+    grounds: npt.NDArray[np.float64],
+    inks: npt.NDArray[np.uint8],
+    contrasts: npt.NDArray[np.float64],
+    glyph_boxes: npt.NDArray[np.float32] | None,
+) -> tuple[RenderedLine, ...]:
+    """One `RenderedLine` for every line that has ink."""
+    annotated = []
+    rows = zip(
+        lines.tolist(),
+        ink_boxes.tolist(),
+        boxes.tolist(),
+        np.rint(grounds[:, :3]).astype(np.uint8).tolist(),
+        grounds[:, 3].tolist(),
+        inks.tolist(),
+        contrasts.tolist(),
+        strict=True,
+    )
+    for line, ink_box, (x0, y0, x1, y1), ground_rgb, clutter, ink_rgb, contrast in rows:
+        if ink_box[2] == ink_box[0]:
+            continue
+        start, end, _, _, _, first_glyph, last_glyph, number = line
+        block = spec.blocks[number]
+        own_boxes = None
+        if glyph_boxes is not None:
+            own_boxes = glyph_boxes[first_glyph:last_glyph]
+            own_boxes = own_boxes[own_boxes[:, 2] > own_boxes[:, 0]]
+        annotated.append(
+            RenderedLine(
+                text=block.text[start:end],
+                lang=block.lang,
+                quad_px=(x0, y0, x1, y0, x1, y1, x0, y1),
+                size_px=block.size_px,
+                ink_height_px=float(ink_box[3] - ink_box[1]),
+                face_id=block.face_ids[0],
+                ink_rgb=(ink_rgb[0], ink_rgb[1], ink_rgb[2]),
+                ground_rgb=(ground_rgb[0], ground_rgb[1], ground_rgb[2]),
+                contrast=contrast,
+                clutter=clutter,
+                opacity=block.opacity,
+                block=number,
+                glyph_boxes_px=own_boxes,
+            )
+        )
+    return tuple(annotated)
+
+
+def render_clean_line(line: RenderedLine, assets: Assets) -> npt.NDArray[np.uint8]:
+    """The same text in the same face and size, black on white with a margin of .4 em: (h, w, 3) uint8 sRGB.
+
+    What a reader makes of it is the most he can make of the line; unhinted, in sRGB. Characters the face cannot draw
+    come from the first face of the manifest that can. Raises RenderError as `render` does.
+    """
+    fallbacks = tuple(face_id for face_id in assets.fonts if face_id != line.face_id)
+    margin = max(2, round(0.4 * line.size_px))
+    height = math.ceil(4 * line.size_px) + 2 * margin
+    indent = margin + math.ceil(line.size_px)
+    block = TextBlock(
+        text=line.text,
+        lang="en" if line.lang == "en" else "zh",
+        box_px=(float(indent), line.size_px + margin, float(MAX_SIDE_PX), float(height)),
+        face_ids=(line.face_id, *fallbacks)[:128],
+        size_px=line.size_px,
+        line_pitch_em=3.0,
+    )
+    white = PlainGround(rgb=(255, 255, 255))
+    spec = PageSpec(width_px=MAX_SIDE_PX, height_px=height, family="pure", background=white, blocks=(block,))
+    page = render(spec, assets)
+    x0, y0, _, _, x1, y1, _, _ = page.lines[0].quad_px
+    left, top, right, bottom = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
+    return page.image_HW3[top - margin : bottom + margin, left - margin : right + margin].copy()
