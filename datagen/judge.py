@@ -192,7 +192,7 @@ def calibrate(
     addresses: Sequence[tuple[int, int, int]] = (),
     recognizer: str = "",
 ) -> Calibration:
-    """Fit the rules to pages that were read; `pages` may have lost their pixels, only their lines are used.
+    """Fit the rules to pages that were read.
 
     Raises BadInput when fewer than 50 lines could be read: nothing can be learned from so few.
     """
@@ -206,7 +206,7 @@ def calibrate(
             "read more pages"
         )
     truth_N = np.array([_read_legibility(r, line, config) for r, line in zip(flat, lines, strict=True)])
-    features_NF = line_features(lines)
+    features_NF = np.concatenate([line_features(page.lines, page.image_HW3) for page in pages])
     weight_N = np.sqrt([max(1, count_characters(line.text)) for line in lines])
     truth_keep = [judge_read(r, page, config).keep for r, page in zip(readings, pages, strict=True)]
 
@@ -254,7 +254,7 @@ def calibrate(
 
 def judge_by_rules(page: RenderedPage, calibration: Calibration, config: JudgeConfig) -> tuple[Verdict, list[float]]:
     """The verdict of the calibrated rules, and the predicted legibility of every line, 0 to 1."""
-    legibility = calibration.model.predict(line_features(page.lines)).tolist()
+    legibility = calibration.model.predict(line_features(page.lines, page.image_HW3)).tolist()
     floors = (calibration.line_threshold, calibration.page_threshold)
     return _page_verdict(page.lines, legibility, config, *floors), legibility
 
