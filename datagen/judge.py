@@ -63,6 +63,8 @@ class LineReading:
     """NED of the text in the picture against the text drawn."""
     clean_ned: float
     """The same for the clean print of the line; 1.0 where it was not read because it could not matter."""
+    features: tuple[float, ...] = ()
+    """`calibrate.line_features` of the line, so that a calibration needs no pixels; not kept in files."""
 
     @property
     def relative_ned(self) -> float | None:
@@ -75,8 +77,9 @@ def read_lines(recognizer: Recognizer, page: RenderedPage, assets: "Assets") -> 
     from render_engine.render import render_clean_line
 
     readings = []
+    features_NF = line_features(page.lines, page.image_HW3)
     seen = recognizer.read_lines(page.image_HW3, [line.quad_px for line in page.lines])
-    for line, reading in zip(page.lines, seen, strict=True):
+    for line, reading, features_F in zip(page.lines, seen, features_NF, strict=True):
         read_ned, clean_ned = ned(line.text, reading.text), 1.0
         small = line.size_px < CLEAN_BELOW_PX or line.ink_height_px < _CLEAN_BELOW_INK_PX
         if small and read_ned < _NOTHING_TO_GAIN:
@@ -84,7 +87,7 @@ def read_lines(recognizer: Recognizer, page: RenderedPage, assets: "Assets") -> 
             height, width = clean_HW3.shape[:2]
             whole = (0.0, 0.0, float(width), 0.0, float(width), float(height), 0.0, float(height))
             clean_ned = ned(line.text, recognizer.read_lines(clean_HW3, [whole])[0].text)
-        readings.append(LineReading(read_ned=read_ned, clean_ned=clean_ned))
+        readings.append(LineReading(read_ned=read_ned, clean_ned=clean_ned, features=tuple(features_F.tolist())))
     return readings
 
 
@@ -192,7 +195,7 @@ def calibrate(
     addresses: Sequence[tuple[int, int, int]] = (),
     recognizer: str = "",
 ) -> Calibration:
-    """Fit the rules to pages that were read.
+    """Fit the rules to pages that were read; only their lines are used, the pixels went into `LineReading.features`.
 
     Raises BadInput when fewer than 50 lines could be read: nothing can be learned from so few.
     """
@@ -206,7 +209,7 @@ def calibrate(
             "read more pages"
         )
     truth_N = np.array([_read_legibility(r, line, config) for r, line in zip(flat, lines, strict=True)])
-    features_NF = np.concatenate([line_features(page.lines, page.image_HW3) for page in pages])
+    features_NF = np.array([reading.features for reading in flat])
     weight_N = np.sqrt([max(1, count_characters(line.text)) for line in lines])
     truth_keep = [judge_read(r, page, config).keep for r, page in zip(readings, pages, strict=True)]
 
