@@ -33,6 +33,9 @@ Problem = Literal[
     "animated",
     "several_pages",  # multi-page TIFF: one page of it would be a silent loss
     "unknown_range",  # 32-bit integers or floats: what is white is not written in the file
+    "encrypted",  # a document that wants a password
+    "file_too_large",
+    "duplicate",  # the same bytes as a file listed before
 ]
 PROBLEMS: tuple[str, ...] = get_args(Problem)
 
