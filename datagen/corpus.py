@@ -109,7 +109,7 @@ class Corpus:
             sha256.update(f"{pool.lang} {pool.weight} {pool.digest}\n".encode())
         return sha256.hexdigest()
 
-    def draw(self, rng: np.random.Generator, lang: Lang, characters: int) -> str:
+    def draw(self, rng: np.random.Generator, lang: str, characters: int) -> str:
         """About `characters` characters (a word more or less), paragraphs separated by "\\n".
 
         Raises BadInput when the corpus holds no such text, ValueError when `characters` is below 1.

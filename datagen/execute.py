@@ -7,7 +7,7 @@ Each task is big (a shard: half a minute and more): a task an image costs 2 to 3
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -53,7 +53,7 @@ def run_tasks(
     workers: int | None = None,
     address: str | None = None,
     retries: int = RETRIES,
-) -> Iterator[tuple[T, R]]:
+) -> Generator[tuple[T, R], None, None]:
     """`(item, function(shared, item))` for every item, in the order in which they get ready.
 
     function: importable by name on the workers. shared: what all tasks need, shipped once. workers: tasks at a time;
@@ -71,7 +71,7 @@ def run_tasks(
 
 def _run_on_ray(
     function: Callable[[S, T], R], shared: S, items: Iterable[T], workers: int | None, address: str | None, retries: int
-) -> Iterator[tuple[T, R]]:
+) -> Generator[tuple[T, R], None, None]:
     ray, started = _start_ray(workers, address)
     in_flight: dict[Any, T] = {}
     try:

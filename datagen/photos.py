@@ -35,8 +35,8 @@ class PhotoPlace(Config):
 class PhotosConfig(Config):
     """Where the backgrounds come from."""
 
-    places: tuple[PhotoPlace, ...] = Field(min_length=1)
-    """A file found in two places counts once, under the licence of the first."""
+    places: tuple[PhotoPlace, ...] = ()
+    """A file found in two places counts once, under the licence of the first. Pages without photographs need none."""
     min_side_px: int = Field(256, ge=16)
     """Photographs whose shorter side is below this are left out as "too_small"."""
     max_megapixels: float = Field(64.0, gt=0)
@@ -113,6 +113,8 @@ def index_photos(config: PhotosConfig) -> PhotoIndex:
             else:
                 photos[found.photo_id] = found
     index = PhotoIndex(photos=tuple(sorted(photos.values(), key=lambda photo: photo.photo_id)), dropped=tuple(dropped))
+    if not config.places:
+        raise BadInput("photos.places is empty, but pages over photographs are asked for; name a folder")
     if not photos:
         places = ", ".join(source.place for source in config.places)
         reasons = ", ".join(f"{count} {reason}" for reason, count in index.dropped_by_reason().items())
@@ -187,7 +189,8 @@ class PhotoStore:
     ) -> npt.NDArray[np.uint8]:
         """`box_px` (x0, y0, x1, y1) of a photograph at `width_px` x `height_px` as uint8 sRGB (height, width, 3).
 
-        Raises BadInput when the photograph is gone or has changed, ValueError when the box leaves it.
+        Raises KeyError for an unknown id, BadInput when the photograph is gone or has changed, ValueError when the box
+        leaves it.
         """
         pyramid = self._pyramid(photo_id)
         height, width = pyramid[0].shape[:2]
@@ -209,8 +212,6 @@ class PhotoStore:
         if photo_id in self._pyramids:
             self._pyramids.move_to_end(photo_id)
             return self._pyramids[photo_id]
-        if photo_id not in self._photos:
-            raise BadInput(f"photograph {photo_id} is not in the list of photographs of this run")
         pyramid = _halvings(self._decode(self._photos[photo_id]))
         self._pyramids[photo_id] = pyramid
         self._held_bytes += sum(level.nbytes for level in pyramid)

@@ -30,7 +30,9 @@ LINE = pa.struct(
 SCHEMA = pa.schema(
     [
         pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])),
-        pa.field("row_id", pa.string()),  # unique in the run: "{run}-{shard}-{row}" or the digest of a real file
+        pa.field(
+            "row_id", pa.string()
+        ),  # unique in the run: "{recipe}-{shard}-{row}-{attempt}" or the digest of a real file
         pa.field("source", pa.string()),  # "synthetic" or "real"
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),

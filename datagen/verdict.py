@@ -15,4 +15,6 @@ class Verdict:
 
     def __post_init__(self) -> None:
         if self.keep != (self.reason == ""):
-            raise ValueError(f"a kept picture has no reason and a dropped one has, got keep={self.keep}, reason={self.reason!r}")
+            raise ValueError(
+                f"a kept picture has no reason and a dropped one has, got keep={self.keep}, reason={self.reason!r}"
+            )

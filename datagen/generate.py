@@ -1,0 +1,596 @@
+"""Synthetic pictures at scale: a recipe becomes shards, each a pure function of (recipe hash, shard number).
+
+A row's address is (shard, row, attempt). Its page is sampled from the address alone, drawn, judged and encoded. A page
+that is rejected is kept in the shard beside with its reason, and the row is drawn again at the next attempt: a shard is
+always full. Executors, worker counts, retries and crashes cannot change a byte.
+"""
+
+import collections
+import hashlib
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from datagen.codec import encode_png
+from datagen.commit import CommitRecord, RunIdentity, committed_shards, finish_run, publish_shard, start_run
+from datagen.corpus import Corpus, CorpusConfig, open_corpus
+from datagen.execute import Executor, run_tasks
+from datagen.judge import (
+    Calibration,
+    JudgeConfig,
+    LineReading,
+    calibrate,
+    calibration_from_json,
+    calibration_to_json,
+    judge_by_rules,
+    judge_read,
+    page_ned,
+    read_lines,
+)
+from datagen.ocr import count_characters, open_recognizer
+from datagen.photos import PhotoIndex, PhotosConfig, PhotoStore, index_photos, index_to_json
+from datagen.recipes import library_versions
+from datagen.schema import SCHEMA, with_metadata
+from datagen.seeds import rng_for, rng_for_run
+from datagen.shards import ShardBuilder
+from datagen.storage import Folder
+from datagen.verdict import Verdict
+from fonts_manifest.errors import BadInput
+from fonts_manifest.manifest import Manifest, load_manifest, save_manifest
+from fonts_manifest.scan import FontsConfig, scan_fonts
+from render_engine.render import Assets, render
+from render_engine.sample import PageDistribution, sample_spec
+from render_engine.spec import PageSpec, PhotoCrop, RenderedPage, RenderError, spec_to_json
+
+FONTS = "fonts.json"
+PHOTOS = "photos.json"
+TEXTS = "texts.json"
+VERSIONS = "versions.json"
+RECIPE = "recipe.yaml"
+CALIBRATION = "calibration.json"
+READINGS = "readings.json"
+
+MAX_ATTEMPTS = 20
+"""Draws of one row that may be rejected before the run is ended: a recipe of which 5 % is kept is a mistake."""
+
+_AUDIT = 1  # purposes of rng_for_run
+_LIBRARIES = (
+    *("glyphmill", "numpy", "numba", "opencv-python", "pillow", "isal", "pyarrow", "datasets", "msgspec", "pydantic"),
+    *("freetype-py", "uharfbuzz", "uniseg", "rapidocr", "onnxruntime"),
+)
+"""Whose versions decide a shard's bytes."""
+
+
+class Recipe(Protocol):
+    """What is needed of a `GenerateRecipe`."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def rows_per_shard(self) -> int: ...
+    @property
+    def fonts(self) -> FontsConfig: ...
+    @property
+    def photos(self) -> PhotosConfig: ...
+    @property
+    def texts(self) -> CorpusConfig: ...
+    @property
+    def pages(self) -> PageDistribution: ...
+    @property
+    def judge(self) -> JudgeConfig: ...
+
+
+class Address(NamedTuple):
+    """Where the randomness of a page comes from, with the run's seed."""
+
+    shard: int
+    row: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict and what led to it."""
+
+    verdict: Verdict
+    judged_by: Literal["ocr", "rules", "none"]
+    readings: tuple[LineReading, ...] | None = None
+    """One for each line; None when the page was not read."""
+    legibility: tuple[float, ...] | None = None
+    """Predicted by the rules, one for each line; None without rules."""
+    ned: float | None = None
+
+
+class Judge(Protocol):
+    """Decides what is kept: a pure function of the page and its address. Picklable."""
+
+    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAll:
+    """Judges nothing."""
+
+    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
+        """Keep."""
+        return Judgement(verdict=Verdict(keep=True), judged_by="none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedJudge:
+    """Audit rows are read and judged by OCR, all others by the rules calibrated on them."""
+
+    calibration: Calibration
+    config: JudgeConfig
+    audit: frozenset[tuple[int, int]]
+    """(shard, row): every attempt of these rows is read."""
+    readings: Mapping[Address, tuple[LineReading, ...]]
+    """What the calibration has read already; a page that is not here is read when it comes."""
+
+    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
+        """The judgement of one page."""
+        verdict, legibility = judge_by_rules(page, self.calibration, self.config)
+        if (address.shard, address.row) not in self.audit:
+            return Judgement(verdict=verdict, judged_by="rules", legibility=tuple(legibility))
+        readings = self.readings.get(address)
+        if readings is None:
+            readings = tuple(read_lines(open_recognizer(self.config.recognizer), page, assets))
+        return Judgement(
+            verdict=judge_read(readings, page, self.config),
+            judged_by="ocr",
+            readings=readings,
+            legibility=tuple(legibility),
+            ned=page_ned(readings, page),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratePlan:
+    """All that a worker needs to make any shard of a run."""
+
+    recipe_hash: str
+    seed: int
+    rows: int
+    rows_per_shard: int
+    pages: PageDistribution
+    judge_config: JudgeConfig
+    texts: CorpusConfig
+    texts_digest: str
+    manifest: Manifest
+    photos: PhotoIndex
+    versions: dict[str, str]
+    schema: pa.Schema
+    """`SCHEMA` with the recipe and the versions in its metadata."""
+    out: str = ""
+    """The run folder; "" when nothing is written."""
+    judge: Judge = KeepAll()
+
+    @property
+    def shards(self) -> int:
+        """Number of shards; the last may be smaller."""
+        return -(-self.rows // self.rows_per_shard)
+
+    def rows_in(self, shard: int) -> int:
+        """Rows of one shard."""
+        return min(self.rows_per_shard, self.rows - shard * self.rows_per_shard)
+
+    def addresses(self) -> Iterator[Address]:
+        """Every row's first attempt, in order."""
+        return (Address(shard, row) for shard in range(self.shards) for row in range(self.rows_in(shard)))
+
+    @property
+    def identity(self) -> RunIdentity:
+        """What must be equal to go on with a run."""
+        inputs = {"fonts": self.manifest.digest, "photographs": self.photos.digest, "texts": self.texts_digest}
+        return RunIdentity(recipe_hash=self.recipe_hash, shards=self.shards, inputs=inputs, versions=self.versions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledPage:
+    """A page of one address, drawn or not."""
+
+    address: Address
+    spec: PageSpec
+    page: RenderedPage | None
+    """None when it cannot be drawn as specified."""
+    reason: str = ""
+    """Why not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What a run came to."""
+
+    kept: int
+    reasons: dict[str, int]
+    """Why pages were rejected, how often."""
+    shards: int
+    shards_before: int
+    """Of them, finished before this start."""
+    seconds: float
+    calibration: Calibration | None
+
+
+class ProgressReport(Protocol):
+    """Told how far a run is."""
+
+    def __call__(self, stage: str, done: int, total: int, reasons: Mapping[str, int]) -> None:
+        """stage: "read" (pages for the calibration) or "draw" (rows). reasons: rejected so far, in this start."""
+
+
+def _silent(stage: str, done: int, total: int, reasons: Mapping[str, int]) -> None:
+    """Says nothing."""
+
+
+def make_plan(
+    recipe: Recipe, recipe_hash: str, recipe_yaml: str, out: str = "", *, manifest: Manifest | None = None
+) -> GeneratePlan:
+    """Look at all that the recipe names: fonts (unless `manifest` is given), photographs, texts.
+
+    Raises BadInput when one of them is missing or unusable.
+    """
+    if manifest is None:
+        manifest, _ = scan_fonts(recipe.fonts.all_places())
+    versions = {"python": platform.python_version(), **library_versions(_LIBRARIES)}
+    corpus = open_corpus(recipe.texts)
+    missing = [lang for lang, weight in recipe.pages.languages.items() if weight and lang not in corpus.languages]
+    if missing:
+        raise BadInput(
+            f"texts: no {missing[0]!r} text in the places named; add some, or set the language's weight to 0"
+        )
+    metadata = {"recipe_hash": recipe_hash, "recipe": recipe_yaml, "versions": json.dumps(versions)}
+    return GeneratePlan(
+        recipe_hash=recipe_hash,
+        seed=recipe.seed,
+        rows=recipe.rows,
+        rows_per_shard=recipe.rows_per_shard,
+        pages=recipe.pages,
+        judge_config=recipe.judge,
+        texts=recipe.texts,
+        texts_digest=corpus.digest,
+        manifest=manifest,
+        photos=index_photos(recipe.photos) if recipe.pages.families.get("background") else PhotoIndex(photos=()),
+        versions=versions,
+        schema=with_metadata(SCHEMA, metadata),
+        out=out,
+    )
+
+
+def generate(
+    recipe: Recipe,
+    recipe_hash: str,
+    recipe_yaml: str,
+    out: str,
+    *,
+    executor: Executor = "ray",
+    workers: int | None = None,
+    address: str | None = None,
+    manifest: Manifest | None = None,
+    judge: Judge | None = None,
+    progress: ProgressReport = _silent,
+) -> RunReport:
+    """Make the run in the folder `out`, or go on with it; returns when every shard is finished.
+
+    Without `judge` a sample of `recipe.judge.sample_pages` rows is read by OCR first, and the rules are calibrated on
+    it (`calibration.json`, `readings.json`). Beside the shards lie `recipe.yaml`, `fonts.json`, `photos.json`,
+    `texts.json`, `versions.json`. Raises BadInput for bad input, a full disk, or a folder of another run; what is
+    finished is kept and the same call goes on from there.
+    """
+    started = time.perf_counter()
+    plan = make_plan(recipe, recipe_hash, recipe_yaml, out, manifest=manifest)
+    folder = Folder(out)
+    before = start_run(folder, plan.identity)
+    if not folder.exists(TEXTS):
+        _describe_run(folder, plan, recipe_yaml)
+    calibration = None
+    if judge is None:
+        calibration, readings = calibrate_run(
+            plan, executor=executor, workers=workers, address=address, progress=progress
+        )
+        audit = frozenset((address_.shard, address_.row) for address_ in audit_rows(plan))
+        judge = CalibratedJudge(calibration=calibration, config=recipe.judge, audit=audit, readings=readings)
+    plan = replace(plan, judge=judge)
+    done = sum(plan.rows_in(shard) for shard in before)
+    reasons: collections.Counter[str] = collections.Counter()
+    progress("draw", done, plan.rows, reasons)
+    todo = (shard for shard in range(plan.shards) if shard not in before)
+    with closing(run_tasks(generate_shard, plan, todo, executor=executor, workers=workers, address=address)) as results:
+        for _, record in results:
+            done += record.kept
+            reasons.update(record.reasons)
+            progress("draw", done, plan.rows, reasons)
+    records = finish_run(folder, plan.shards)
+    total: collections.Counter[str] = collections.Counter()
+    for record in records:
+        total.update(record.reasons)
+    return RunReport(
+        kept=sum(record.kept for record in records),
+        reasons=dict(total.most_common()),
+        shards=plan.shards,
+        shards_before=len(before),
+        seconds=time.perf_counter() - started,
+        calibration=calibration,
+    )
+
+
+def generate_shard(plan: GeneratePlan, shard: int) -> CommitRecord:
+    """Make, publish and commit one shard: a pure function of the plan and the number.
+
+    Raises BadInput when a row is rejected MAX_ATTEMPTS times, an input has changed, or the disk is full.
+    """
+    started = time.perf_counter()
+    workshop = _workshop(plan)
+    licences = {photo.photo_id: photo.licence for photo in plan.photos.photos}
+    kept, rejected = ShardBuilder(plan.schema), ShardBuilder(plan.schema)
+    reasons: collections.Counter[str] = collections.Counter()
+    for row in range(plan.rows_in(shard)):
+        of_row: collections.Counter[str] = collections.Counter()
+        for attempt in range(MAX_ATTEMPTS):
+            sampled = workshop.draw(plan, Address(shard, row, attempt))
+            if sampled.page is None:
+                judgement = Judgement(verdict=Verdict(keep=False, reason=sampled.reason), judged_by="none")
+            else:
+                judgement = plan.judge(sampled.page, workshop.assets, sampled.address)
+            (kept if judgement.verdict.keep else rejected).add(_to_row(plan, sampled, judgement, licences))
+            if judgement.verdict.keep:
+                break
+            of_row[judgement.verdict.reason] += 1
+        else:
+            most = ", ".join(f"{count} {reason}" for reason, count in of_row.most_common(3))
+            raise BadInput(
+                f"shard {shard}, row {row}: {MAX_ATTEMPTS} pages in a row were rejected ({most}); "
+                "ask less of the judge, or let the recipe draw more legible pages"
+            )
+        reasons.update(of_row)
+    seconds = time.perf_counter() - started
+    return publish_shard(
+        Folder(plan.out), plan.recipe_hash, shard, kept.finish(), rejected.finish(), reasons, seconds=seconds
+    )
+
+
+def sample_rows(plan: GeneratePlan, addresses: Iterable[Address]) -> Iterator[SampledPage]:
+    """The pages of these addresses, drawn and not judged, in this process."""
+    workshop = _workshop(plan)
+    for address in addresses:
+        yield workshop.draw(plan, address)
+
+
+def audit_rows(plan: GeneratePlan) -> list[Address]:
+    """The rows that are read in full, in order: `judge.sample_pages` of all, each equally likely, by the seed."""
+    rng = rng_for_run(plan.seed, _AUDIT)
+    count = min(plan.judge_config.sample_pages, plan.rows)
+    numbers = np.sort(rng.choice(plan.rows, count, replace=False, shuffle=False)).tolist()
+    return [Address(*divmod(number, plan.rows_per_shard)) for number in numbers]
+
+
+def calibrate_run(
+    plan: GeneratePlan,
+    *,
+    executor: Executor = "ray",
+    workers: int | None = None,
+    address: str | None = None,
+    progress: ProgressReport = _silent,
+) -> tuple[Calibration, dict[Address, tuple[LineReading, ...]]]:
+    """Read the audit rows' first pages and calibrate the rules on them, or take both from the run folder.
+
+    Raises BadInput when shards are there whose calibration is gone.
+    """
+    folder = Folder(plan.out)
+    if folder.exists(CALIBRATION):
+        name = folder.describe(CALIBRATION)
+        return calibration_from_json(folder.read(CALIBRATION).decode(), name), _readings_from_json(folder)
+    if committed_shards(folder):
+        raise BadInput(f"{folder.describe(CALIBRATION)}: is gone, but the shards depend on it; remove the folder")
+    addresses = audit_rows(plan)
+    # Small tasks keep every worker busy to the end: reading a page takes half a second.
+    chunks = [tuple(addresses[start : start + 8]) for start in range(0, len(addresses), 8)]
+    progress("read", 0, len(addresses), {})
+    read: dict[tuple[Address, ...], list[_ReadPage]] = {}
+    done = 0
+    with closing(run_tasks(_read_rows, plan, chunks, executor=executor, workers=workers, address=address)) as results:
+        for chunk, pages in results:
+            read[chunk] = pages
+            done += len(chunk)
+            progress("read", done, len(addresses), {})
+    in_order = [page for chunk in chunks for page in read[chunk]]
+    calibration = calibrate(
+        [page.readings for page in in_order],
+        [page.page for page in in_order],
+        plan.judge_config,
+        addresses=[page.address for page in in_order],
+        recognizer=plan.judge_config.recognizer,
+    )
+    readings = {page.address: page.readings for page in in_order}
+    # The calibration is what a resumed run looks for, so it is written last.
+    folder.publish(READINGS, _readings_to_json(readings).encode())
+    folder.publish(CALIBRATION, calibration_to_json(calibration).encode())
+    return calibration, readings
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadPage:
+    address: Address
+    page: RenderedPage
+    """Without its pixels."""
+    readings: tuple[LineReading, ...]
+
+
+def _read_rows(plan: GeneratePlan, addresses: Sequence[Address]) -> list[_ReadPage]:
+    workshop = _workshop(plan)
+    recognizer = open_recognizer(plan.judge_config.recognizer)
+    pages = []
+    for address in addresses:
+        page = workshop.draw(plan, address).page
+        if page is not None and page.lines:
+            readings = tuple(read_lines(recognizer, page, workshop.assets))
+            pages.append(_ReadPage(address, replace(page, image_HW3=np.zeros((0, 0, 3), np.uint8)), readings))
+    return pages
+
+
+def _readings_to_json(readings: Mapping[Address, Sequence[LineReading]]) -> str:
+    rows = [
+        {"address": list(address), "lines": [[line.read_ned, line.clean_ned] for line in lines]}
+        for address, lines in sorted(readings.items())
+    ]
+    return "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"
+
+
+def _readings_from_json(folder: Folder) -> dict[Address, tuple[LineReading, ...]]:
+    try:
+        return {
+            Address(*map(int, row["address"])): tuple(
+                LineReading(read_ned=float(read), clean_ned=float(clean)) for read, clean in row["lines"]
+            )
+            for row in json.loads(folder.read(READINGS))
+        }
+    except (ValueError, TypeError, KeyError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{folder.describe(READINGS)}: damaged ({error}); remove the folder to start over") from None
+
+
+def _describe_run(folder: Folder, plan: GeneratePlan, recipe_yaml: str) -> None:
+    folder.publish(RECIPE, recipe_yaml.encode())
+    folder.publish(FONTS, _manifest_bytes(plan.manifest))
+    folder.publish(PHOTOS, index_to_json(plan.photos).encode())
+    folder.publish(VERSIONS, (json.dumps(plan.versions, indent=1) + "\n").encode())
+    facts = open_corpus(plan.texts).facts()
+    folder.publish(TEXTS, (json.dumps(facts, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def _manifest_bytes(manifest: Manifest) -> bytes:
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, FONTS)
+        save_manifest(manifest, path)
+        return path.read_bytes()
+
+
+def read_fonts(folder: Folder) -> Manifest:
+    """The faces of a run. Raises BadInput."""
+    if folder.local is not None:
+        return load_manifest(folder.local / FONTS, verify=False)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, FONTS)
+        path.write_bytes(folder.read(FONTS))
+        return load_manifest(path, verify=False)
+
+
+class _Workshop:
+    """What stays open in a process from one task to the next: faces, glyphs, photographs, texts."""
+
+    def __init__(self, plan: GeneratePlan) -> None:
+        # One process a core: threads of OpenCV would only take the core of the next worker.
+        cv2.setNumThreads(1)
+        self.corpus: Corpus = open_corpus(plan.texts)
+        if self.corpus.digest != plan.texts_digest:
+            raise BadInput("texts: the files have changed since the run was planned, or differ on this machine")
+        self.assets = Assets(plan.manifest.faces, PhotoStore(plan.photos.photos))
+
+    def draw(self, plan: GeneratePlan, address: Address) -> SampledPage:
+        rng = rng_for(plan.seed, *address)
+        spec = sample_spec(rng, plan.pages, plan.manifest.faces, self.corpus, plan.photos.photos)
+        try:
+            return SampledPage(address=address, spec=spec, page=render(spec, self.assets))
+        except RenderError as error:
+            return SampledPage(address=address, spec=spec, page=None, reason=error.reason)
+
+
+_workshops: dict[tuple[str, ...], _Workshop] = {}
+
+
+def _workshop(plan: GeneratePlan) -> _Workshop:
+    # Digests do not tell folders apart, and a run may be made again from files that have moved.
+    places = (plan.manifest.faces[0].path, plan.photos.photos[0].path if plan.photos.photos else "")
+    key = (plan.texts_digest, plan.texts.model_dump_json(), plan.manifest.digest, plan.photos.digest, *places)
+    if key not in _workshops:
+        _workshops.clear()
+        _workshops[key] = _Workshop(plan)
+    return _workshops[key]
+
+
+def _to_row(
+    plan: GeneratePlan, sampled: SampledPage, judgement: Judgement, licences: Mapping[str, str]
+) -> dict[str, Any]:
+    spec, page, address = sampled.spec, sampled.page, sampled.address
+    photo_id = spec.background.photo_id if isinstance(spec.background, PhotoCrop) else None
+    languages = {block.lang for block in spec.blocks}
+    row: dict[str, Any] = {
+        "row_id": f"{plan.recipe_hash[:12]}-{address.shard}-{address.row}-{address.attempt}",
+        "source": "synthetic",
+        "width": spec.width_px,
+        "height": spec.height_px,
+        "lang": languages.pop() if len(languages) == 1 else "mixed",
+        "spec": spec_to_json(spec),
+        "recipe_hash": plan.recipe_hash,
+        "seed": plan.seed,
+        "shard": address.shard,
+        "row": address.row,
+        "attempt": address.attempt,
+        "photo_id": photo_id,
+        "licence": licences.get(photo_id or ""),
+        "keep": judgement.verdict.keep,
+        "reason": judgement.verdict.reason,
+        "judged_by": judgement.judged_by,
+        "ned": judgement.ned,
+    }
+    if page is None:
+        return row
+    text = "\n".join(line.text for line in page.lines)
+    characters = count_characters(text)
+    return row | {
+        "image": {"bytes": encode_png(page.image_HW3), "path": None},
+        "text": text,
+        "lines": _lines(page, judgement),
+        "pixels_sha256": hashlib.sha256(page.image_HW3.tobytes()).hexdigest(),
+        "characters": characters,
+        "characters_per_mp": characters / (spec.width_px * spec.height_px / 1e6),
+        "text_area": text_area(page),
+    }
+
+
+def _lines(page: RenderedPage, judgement: Judgement) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(page.lines):
+        reading = judgement.readings[number] if judgement.readings is not None else None
+        rows.append(
+            {
+                "text": line.text,
+                "lang": line.lang,
+                "quad_px": list(line.quad_px),
+                "size_px": line.size_px,
+                "ink_height_px": line.ink_height_px,
+                "face_id": line.face_id,
+                "ink_rgb": list(line.ink_rgb),
+                "ground_rgb": list(line.ground_rgb),
+                "contrast": line.contrast,
+                "clutter": line.clutter,
+                "opacity": line.opacity,
+                "block": line.block,
+                "read_ned": reading.read_ned if reading else None,
+                "clean_ned": reading.clean_ned if reading else None,
+                "legibility": judgement.legibility[number] if judgement.legibility is not None else None,
+            }
+        )
+    return rows
+
+
+def text_area(page: RenderedPage) -> float:
+    """Share of the page's pixels whose centre lies in the quad of a line, 0 to 1; overlaps count once."""
+    covered_HW = np.zeros(page.image_HW3.shape[:2], np.uint8)
+    for line in page.lines:
+        corners_42 = np.array(line.quad_px, np.float64).reshape(4, 2)
+        # Pixel centres lie at .5; four fractional bits keep the corners exact enough.
+        cv2.fillConvexPoly(covered_HW, np.round((corners_42 - 0.5) * 16).astype(np.int32), 1, shift=4)
+    return float(covered_HW.mean())
