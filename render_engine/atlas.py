@@ -62,60 +62,75 @@ class Atlas:
         """Row of `entries` for every key (`strike << 18 | glyph << 2 | phase`); rasterises what is new."""
         found = np.empty(len(keys), np.int32)
         if _look_up(keys, self.table_keys, self.table_values, found):
-            for key in np.unique(keys[found < 0]).tolist():
-                self._rasterise(key)
+            self._rasterise(np.unique(keys[found < 0]))
             _look_up(keys, self.table_keys, self.table_values, found)
         return found
 
-    def _rasterise(self, key: int) -> None:
-        face, size_26_6, hinting = self._strike_faces[key >> 18]
-        rows, left, top = rasterise(face, size_26_6, hinting, (key >> 2) & 0xFFFF, key & 3)
-        height, width = rows.shape
-        while self.used_bytes + rows.size > len(self.pixels):
+    def _rasterise(self, keys: npt.NDArray[np.int64]) -> None:
+        """Add the bitmaps of `keys` (sorted, none of them known): strike by strike, one copy for all."""
+        bitmaps: list[bytes] = []
+        entries: list[tuple[int, int, int, int, int]] = []
+        offset = self.used_bytes
+        strike = -1
+        for key in keys.tolist():
+            if key >> 18 != strike:
+                strike = key >> 18
+                face, size_26_6, hinting = self._strike_faces[strike]
+                set_size(face, size_26_6)
+            bitmap, width, height, left, top = rasterise(face, hinting, (key >> 2) & 0xFFFF, key & 3)
+            bitmaps.append(bitmap)
+            entries.append((offset, width, height, left, top))
+            offset += len(bitmap)
+        while offset > len(self.pixels):
             self.pixels = np.concatenate((self.pixels, np.zeros_like(self.pixels)))
-        if self.count == len(self.entries):
+        while self.count + len(keys) > len(self.entries):
             self.entries = np.concatenate((self.entries, np.zeros_like(self.entries)))
-        if self.count * 2 > len(self.table_keys):
+        while 2 * (self.count + len(keys)) > len(self.table_keys):
             old_keys, old_values = self.table_keys, self.table_values
             self.table_keys = np.full(2 * len(old_keys), EMPTY, np.int64)
             self.table_values = np.zeros(2 * len(old_keys), np.int32)
             used = old_keys != EMPTY
             _insert(old_keys[used], old_values[used], self.table_keys, self.table_values)
-        self.pixels[self.used_bytes : self.used_bytes + rows.size] = rows.reshape(-1)
-        self.entries[self.count] = (self.used_bytes, width, height, left, top)
-        _insert(np.array([key]), np.array([self.count], np.int32), self.table_keys, self.table_values)
-        self.used_bytes += rows.size
-        self.count += 1
+        self.pixels[self.used_bytes : offset] = np.frombuffer(b"".join(bitmaps), np.uint8)
+        self.entries[self.count : self.count + len(keys)] = entries
+        rows = np.arange(self.count, self.count + len(keys), dtype=np.int32)
+        _insert(keys, rows, self.table_keys, self.table_values)
+        self.used_bytes = offset
+        self.count += len(keys)
 
 
-def rasterise(
-    face: Face, size_26_6: int, hinting: str, glyph: int, phase: int
-) -> tuple[npt.NDArray[np.uint8], int, int]:
-    """FreeType's grey coverage of one glyph: ((height, width) uint8, left of the pen, top above the baseline, in px).
+def set_size(face: Face, size_26_6: int) -> None:
+    """Scale the face; every `rasterise` after it draws at this size. Raises RenderError when FreeType refuses."""
+    error = freetype.FT_Set_Char_Size(face.handle, size_26_6, size_26_6, 72, 72)
+    if error:
+        raise RenderError("bad_spec", f"FreeType error {error} at {size_26_6 / 64} px in {face.font.family}")
+
+
+def rasterise(face: Face, hinting: str, glyph: int, phase: int) -> tuple[bytes, int, int, int, int]:
+    """FreeType's grey coverage of one glyph: (rows of bytes, width, height, left of the pen, top above the baseline).
 
     phase: quarter pixels to the right, 0 to 3. Raises RenderError("missing_glyph") when FreeType cannot draw it.
     """
     handle = face.handle
-    failed = (
-        freetype.FT_Set_Char_Size(handle, size_26_6, size_26_6, 72, 72)
-        or freetype.FT_Load_Glyph(handle, glyph, LOAD_FLAGS[hinting])
-        or 0
-    )
     slot = handle.contents.glyph
+    failed = freetype.FT_Load_Glyph(handle, glyph, LOAD_FLAGS[hinting])
     if not failed:
         if phase:
             freetype.FT_Outline_Translate(ctypes.byref(slot.contents.outline), phase * PHASE_26_6, 0)
         failed = freetype.FT_Render_Glyph(slot, freetype.FT_RENDER_MODE_NORMAL)
     if failed:
         raise RenderError("missing_glyph", f"FreeType error {failed} in glyph {glyph} of {face.font.family}")
-    bitmap = slot.contents.bitmap
+    drawn = slot.contents
+    bitmap = drawn.bitmap
     height, width, pitch = bitmap.rows, bitmap.width, bitmap.pitch
     if height == 0 or width == 0:
-        return np.zeros((0, 0), np.uint8), 0, 0
+        return b"", 0, 0, 0, 0
     if height > MAX_BITMAP_PX or width > MAX_BITMAP_PX or pitch < width:
         raise RenderError("missing_glyph", f"glyph {glyph} of {face.font.family} is {width} x {height} px")
-    rows = np.frombuffer(ctypes.string_at(bitmap.buffer, height * pitch), np.uint8).reshape(height, pitch)[:, :width]
-    return rows, slot.contents.bitmap_left, slot.contents.bitmap_top
+    rows = ctypes.string_at(bitmap.buffer, height * pitch)
+    if pitch != width:
+        rows = b"".join(rows[row * pitch : row * pitch + width] for row in range(height))
+    return rows, width, height, drawn.bitmap_left, drawn.bitmap_top
 
 
 @njit(cache=True, nogil=True)

@@ -18,6 +18,22 @@ def linear_tables() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
 
 
 @njit(cache=True, nogil=True)
+def _mix(ground: np.uint8, ink: np.int32, share: np.int32) -> np.int32:
+    """share / 65536 of the ink over the ground, rounded."""
+    below = np.int32(ground)
+    return (below * np.int32(65536) + (ink - below) * share + np.int32(32768)) >> np.int32(16)
+
+
+@njit(cache=True, nogil=True)
+def _mix_linear(
+    ground: int, ink: int, share: int, to_linear: npt.NDArray[np.int64], from_linear: npt.NDArray[np.uint8]
+) -> int:
+    """The same in linear light."""
+    below = to_linear[ground]
+    return from_linear[(below * 65536 + (to_linear[ink] - below) * share + 32768) >> 16]
+
+
+@njit(cache=True, nogil=True)
 def draw_glyphs(
     image_HW3: npt.NDArray[np.uint8],
     entries: npt.NDArray[np.int32],
@@ -38,6 +54,9 @@ def draw_glyphs(
     """
     height = image_HW3.shape[0]
     width = image_HW3.shape[1]
+    # Coverage -> share of the ink in 1/65536, opacity included: full coverage is the ink itself, to the bit.
+    shares = np.zeros(256, np.int32)
+    shares_opacity = np.int32(-1)
     for g in range(len(found)):
         entry = found[g]
         offset = entries[entry, 0]
@@ -46,10 +65,13 @@ def draw_glyphs(
         x0 = pens[g, 0] + entries[entry, 3]
         y0 = pens[g, 1] - entries[entry, 4]
         line = pens[g, 2]
-        opacity = line_opacities[line]
-        ink_r = np.int32(line_inks[line, 0])
-        ink_g = np.int32(line_inks[line, 1])
-        ink_b = np.int32(line_inks[line, 2])
+        if line_opacities[line] != shares_opacity:
+            shares_opacity = line_opacities[line]
+            for coverage in range(256):
+                shares[coverage] = (np.int64(coverage) * shares_opacity * 131072 + 65025) // 130050
+        red = np.int32(line_inks[line, 0])
+        green = np.int32(line_inks[line, 1])
+        blue = np.int32(line_inks[line, 2])
         first = max(0, -x0)
         last = min(columns, width - x0)
         for row in range(max(0, -y0), min(rows, height - y0)):
@@ -59,20 +81,13 @@ def draw_glyphs(
                 coverage = pixels[base + column]
                 if coverage == 0:
                     continue
-                alpha = np.int32(coverage) * opacity
-                rest = np.int32(65025) - alpha
+                share = shares[coverage]
                 x = x0 + column
                 if linear:
-                    a = np.int64(alpha)
-                    r = np.int64(rest)
-                    red = (to_linear[image_HW3[y, x, 0]] * r + to_linear[ink_r] * a + 32512) // 65025
-                    green = (to_linear[image_HW3[y, x, 1]] * r + to_linear[ink_g] * a + 32512) // 65025
-                    blue = (to_linear[image_HW3[y, x, 2]] * r + to_linear[ink_b] * a + 32512) // 65025
-                    image_HW3[y, x, 0] = from_linear[red]
-                    image_HW3[y, x, 1] = from_linear[green]
-                    image_HW3[y, x, 2] = from_linear[blue]
+                    image_HW3[y, x, 0] = _mix_linear(image_HW3[y, x, 0], red, share, to_linear, from_linear)
+                    image_HW3[y, x, 1] = _mix_linear(image_HW3[y, x, 1], green, share, to_linear, from_linear)
+                    image_HW3[y, x, 2] = _mix_linear(image_HW3[y, x, 2], blue, share, to_linear, from_linear)
                 else:
-                    for channel, ink in ((0, ink_r), (1, ink_g), (2, ink_b)):
-                        mixed = np.int32(image_HW3[y, x, channel]) * rest + ink * alpha + 32512
-                        # unsigned: the division by a constant becomes one multiplication
-                        image_HW3[y, x, channel] = np.uint32(mixed) // np.uint32(65025)
+                    image_HW3[y, x, 0] = _mix(image_HW3[y, x, 0], red, share)
+                    image_HW3[y, x, 1] = _mix(image_HW3[y, x, 1], green, share)
+                    image_HW3[y, x, 2] = _mix(image_HW3[y, x, 2], blue, share)

@@ -5,6 +5,7 @@ Text is shaped in font units, where nothing is rounded, and kept in units of 1 /
 and one shaping serves all sizes. HarfBuzz at that 26.6 scale rounds every advance first: 1/128 px a glyph at most.
 """
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,7 @@ DEFAULT_IGNORABLE = (
 """Characters that are invisible by definition (Unicode, Default_Ignorable_Code_Point): HarfBuzz hides them."""
 
 
+@functools.cache
 def is_ignorable(code: int) -> bool:
     """Whether the character is invisible by definition."""
     return any(first <= code <= last for first, last in DEFAULT_IGNORABLE)
@@ -69,10 +71,6 @@ class Face:
         if drawn is None:
             drawn = self._drawn[code] = draws(self.freetype_face, code)
         return drawn
-
-    def in_em(self, units: int) -> int:
-        """Font units -> 1 / EM of an em, rounded to nearest."""
-        return (2 * units * EM + self.units_per_em) // (2 * self.units_per_em)
 
 
 def open_face(font: FontFace) -> Face:

@@ -89,16 +89,27 @@ def measure_lines(
         luma = np.int64(0)
         squares = np.int64(0)
         for y in range(top, bottom):
+            # 32 bits hold the sums of one row (8,192 * 255 ** 2 < 2 ** 31), and the loop becomes vector instructions
+            row_red = np.uint32(0)
+            row_green = np.uint32(0)
+            row_blue = np.uint32(0)
+            row_luma = np.uint32(0)
+            row_squares = np.uint32(0)
             for x in range(left, right):
-                r = np.int32(image_HW3[y, x, 0])
-                g = np.int32(image_HW3[y, x, 1])
-                b = np.int32(image_HW3[y, x, 2])
-                grey = (77 * r + 150 * g + 29 * b) >> 8
-                red += r
-                green += g
-                blue += b
-                luma += grey
-                squares += grey * grey
+                r = np.uint32(image_HW3[y, x, 0])
+                g = np.uint32(image_HW3[y, x, 1])
+                b = np.uint32(image_HW3[y, x, 2])
+                grey = np.uint32((np.uint32(77) * r + np.uint32(150) * g + np.uint32(29) * b) >> np.uint32(8))
+                row_red = np.uint32(row_red + r)
+                row_green = np.uint32(row_green + g)
+                row_blue = np.uint32(row_blue + b)
+                row_luma = np.uint32(row_luma + grey)
+                row_squares = np.uint32(row_squares + grey * grey)
+            red += row_red
+            green += row_green
+            blue += row_blue
+            luma += row_luma
+            squares += row_squares
         count = (right - left) * (bottom - top)
         grounds[k, 0] = red / count
         grounds[k, 1] = green / count
@@ -157,45 +168,53 @@ def choose_inks(
 ) -> int:
     """The ink of every line, moved from the one asked for towards black or white no further than its floor demands.
 
-    The side on which the ink already lies is tried first. asked_inks (blocks, 3), opacities (blocks,) 0 to 255, floors
-    (blocks,) WCAG ratios. Fills inks (lines, 3) and contrasts (lines,) of the ink as seen, at its opacity over the mean
-    ground. Returns the first line whose floor cannot be reached, or -1.
+    The floor must hold against the mean ground and, where any ink can, against the ground one standard deviation
+    nearer to the ink: what lies under a line is not one colour. The side on which the ink already lies is tried first;
+    on the other side its inverse is moved (a dark ink on a dark ground becomes as light as it was dark, as a designer
+    would have it, and not the dullest grey that passes).
+    asked_inks (blocks, 3), opacities (blocks,) 0 to 255, floors (blocks,) WCAG ratios. Fills inks (lines, 3) and
+    contrasts (lines,) of the ink as seen, at its opacity over the mean ground. Returns the first line whose floor
+    cannot be reached, or -1.
     """
     for k in range(len(line_blocks)):
         block = line_blocks[k]
         ground = np.rint(grounds[k, :3]).astype(np.int64)
+        clutter = np.int64(np.rint(grounds[k, 3]))
         asked = asked_inks[block]
+        inverse = 255 - asked
         alpha = opacities[block] * 255
         floor = floors[block]
         lighter = _signed_contrast(ground, asked, 255, 0, alpha, linear, to_linear, from_linear, luminance)
         near = 255 if lighter > 1 else 0
-        best_target = near
-        best_step = 0
+        target = near
+        step = 0
         if floor > 1:
-            best_step = -1
-            for target in (near, 255 - near):
+            step = -1
+            for attempt in range(4):
+                target = near if attempt % 2 == 0 else 255 - near
+                shift = (clutter if target == 255 else -clutter) if attempt < 2 else 0
+                harder = np.minimum(np.maximum(ground + shift, 0), 255)
+                ink = asked if target == near else inverse
                 # The light seen grows or falls with every step, so the least step is found by halving.
                 low = 0
                 high = 256
                 while low < high:
                     middle = (low + high) // 2
                     if middle == 256 or floor <= _signed_contrast(
-                        ground, asked, target, middle, alpha, linear, to_linear, from_linear, luminance
+                        harder, ink, target, middle, alpha, linear, to_linear, from_linear, luminance
                     ):
                         high = middle
                     else:
                         low = middle + 1
                 if low < 256:
-                    best_target = target
-                    best_step = low
+                    step = low
                     break
-            if best_step < 0:
+            if step < 0:
                 return k
+        ink = asked if target == near else inverse
         for channel in range(3):
-            inks[k, channel] = _moved(asked[channel], best_target, best_step)
-        contrast = _signed_contrast(
-            ground, asked, best_target, best_step, alpha, linear, to_linear, from_linear, luminance
-        )
+            inks[k, channel] = _moved(ink[channel], target, step)
+        contrast = _signed_contrast(ground, ink, target, step, alpha, linear, to_linear, from_linear, luminance)
         contrasts[k] = max(contrast, 1 / contrast)
     return -1
 

@@ -114,7 +114,7 @@ class PageDistribution(Config):
     """Probability that a block is spaced out or in, by -0.02 to 0.1 em."""
     inks: dict[Literal["dark", "light", "colour"], float] = Field(default={"dark": 0.5, "light": 0.3, "colour": 0.2})
     """Weights of nearly black, nearly white and coloured ink; the contrast floor moves each when it must."""
-    min_contrast: tuple[float, float] = (2.5, 4.5)
+    min_contrast: tuple[float, float] = (3.0, 4.5)
     """Least and largest floor of the WCAG contrast of a block; any ground allows 4.58 at full opacity."""
     translucent: float = Field(default=0.2, ge=0, le=1)
     """Probability that the text of a page is not opaque."""
@@ -293,16 +293,15 @@ class _PageSampler:
 
     def face_ids(self) -> tuple[str, ...]:
         """A face for the language and its fallbacks: families are equally likely, then the faces of the family."""
-        usable = usable_faces(self.faces, self.lang)
-        first = self._face_of(usable)
-        han = [face for face in self.faces if "han" in face.scripts]
-        chosen = [first]
+        first = self._face_of(usable_faces(self.faces, self.lang))
         if self.lang == "mixed" and self.rng.random() < 0.5:
-            chosen = [self._face_of(usable_faces(self.faces, "en")), first]
-        # The other Chinese face of the nearest weight draws what the first lacks.
-        others = sorted(han, key=lambda face: (abs(face.weight - first.weight), face.face_id))
-        chosen += [face for face in others if face not in chosen][:1]
-        return tuple(dict.fromkeys(face.face_id for face in chosen))
+            first = self._face_of(usable_faces(self.faces, "en"))
+        # The fallbacks follow from the first face: every stack of faces keeps what it shaped, so there must be few.
+        han = [face for face in self.faces if "han" in face.scripts and face != first]
+        han.sort(key=lambda face: (abs(face.weight - first.weight), face.face_id))
+        other = next((face for face in han if face.sha256 != first.sha256), None)
+        nearest = [] if "han" in first.scripts else han[:1]
+        return tuple(dict.fromkeys(face.face_id for face in (first, *nearest, *([other] if other else []))))
 
     def _face_of(self, usable: Sequence[FontFace]) -> FontFace:
         families = sorted({face.family for face in usable})
