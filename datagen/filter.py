@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,10 +45,12 @@ _LIBRARIES = (
 """Whose versions decide a shard's bytes."""
 
 
-class FilterConfig(Config):
+class FilterRecipe(Config):
     """What a real picture must be to be kept. The rules are asked in the order of the fields; the first that fails is
     the reason."""
 
+    kind: Literal["filter"] = "filter"
+    """What this recipe is for."""
     input: IngestConfig
     """The files."""
     min_side_px: int = Field(256, ge=16)
@@ -77,7 +79,7 @@ class FilterConfig(Config):
 class FilterPlan:
     """All that a worker needs to make any shard of a run."""
 
-    config: FilterConfig
+    config: FilterRecipe
     recipe_hash: str
     items: tuple[RealItem, ...]
     schema: pa.Schema
@@ -121,7 +123,7 @@ def _silent(stage: str, done: int, total: int, reasons: Mapping[str, int]) -> No
 
 
 def filter_corpus(
-    config: FilterConfig,
+    config: FilterRecipe,
     recipe_hash: str,
     out: str,
     *,
@@ -189,7 +191,7 @@ def filter_shard(plan: FilterPlan, shard: int) -> CommitRecord:
     )
 
 
-def filter_item(item: RealItem, config: FilterConfig) -> dict[str, Any]:
+def filter_item(item: RealItem, config: FilterRecipe) -> dict[str, Any]:
     """The row of one picture, kept or not (columns of `schema.SCHEMA`); scores that were not reached are missing."""
     try:
         verdict = _by_header(item, config)
@@ -208,7 +210,7 @@ def filter_item(item: RealItem, config: FilterConfig) -> dict[str, Any]:
     return row | density_columns(density) | _verdict_columns(by_density(density, config), "ocr")
 
 
-def _by_header(item: RealItem, config: FilterConfig) -> Verdict | None:
+def _by_header(item: RealItem, config: FilterRecipe) -> Verdict | None:
     """What the file's header decides before anything is decoded; None when nothing. Raises ImageProblem."""
     if item.page is not None or item.problem:
         return None
@@ -221,7 +223,7 @@ def _by_header(item: RealItem, config: FilterConfig) -> Verdict | None:
     return None
 
 
-def by_size(width_px: int, height_px: int, config: FilterConfig) -> Verdict | None:
+def by_size(width_px: int, height_px: int, config: FilterRecipe) -> Verdict | None:
     """A drop for size or shape, or None."""
     if min(width_px, height_px) < config.min_side_px:
         return Verdict(keep=False, reason="too_small", score=float(min(width_px, height_px)))
@@ -230,7 +232,7 @@ def by_size(width_px: int, height_px: int, config: FilterConfig) -> Verdict | No
     return None
 
 
-def _by_pixels(image_HW3: npt.NDArray[np.uint8], config: FilterConfig) -> tuple[Verdict | None, dict[str, Any]]:
+def _by_pixels(image_HW3: npt.NDArray[np.uint8], config: FilterRecipe) -> tuple[Verdict | None, dict[str, Any]]:
     blank = blank_share(image_HW3)
     if blank > config.max_blank_share:
         return Verdict(keep=False, reason="blank", score=blank), {}
@@ -242,7 +244,7 @@ def _by_pixels(image_HW3: npt.NDArray[np.uint8], config: FilterConfig) -> tuple[
     return None, {"sharpness": sharp}
 
 
-def by_density(density: Density, config: FilterConfig) -> Verdict:
+def by_density(density: Density, config: FilterRecipe) -> Verdict:
     """Keep the classes asked for."""
     if density.density_class in config.keep:
         return Verdict(keep=True, score=density.characters_per_mp)

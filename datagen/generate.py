@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import cv2
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from datagen.codec import encode_png
 from datagen.commit import CommitRecord, RunIdentity, committed_shards, finish_run, publish_shard, start_run
@@ -45,6 +46,7 @@ from datagen.seeds import rng_for, rng_for_run
 from datagen.shards import ShardBuilder
 from datagen.storage import Folder
 from datagen.verdict import Verdict
+from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import Manifest, load_manifest, save_manifest
 from fonts_manifest.scan import FontsConfig, scan_fonts
@@ -71,25 +73,27 @@ _LIBRARIES = (
 """Whose versions decide a shard's bytes."""
 
 
-class Recipe(Protocol):
-    """What is needed of a `GenerateRecipe`."""
+class GenerateRecipe(Config):
+    """What `glyphmill generate` draws and how it judges it."""
 
-    @property
-    def seed(self) -> int: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def rows_per_shard(self) -> int: ...
-    @property
-    def fonts(self) -> FontsConfig: ...
-    @property
-    def photos(self) -> PhotosConfig: ...
-    @property
-    def texts(self) -> CorpusConfig: ...
-    @property
-    def pages(self) -> PageDistribution: ...
-    @property
-    def judge(self) -> JudgeConfig: ...
+    kind: Literal["generate"]
+    """What this recipe is for."""
+    seed: int = Field(0, ge=0)
+    """Start of all randomness: the same recipe and seed give the same bytes."""
+    rows: int = Field(ge=1)
+    """Pictures to keep; rejected ones are drawn anew and stand beside them."""
+    rows_per_shard: int = Field(1000, ge=1)
+    """Pictures a Parquet file and a task: 256 to 512 MB or half a minute for large runs."""
+    fonts: FontsConfig = FontsConfig()
+    """Where the faces come from."""
+    photos: PhotosConfig
+    """Where the backgrounds come from."""
+    texts: CorpusConfig
+    """Where the texts come from."""
+    pages: PageDistribution = PageDistribution()
+    """Which pages are drawn, and how often."""
+    judge: JudgeConfig = JudgeConfig()
+    """When text counts as legible, and how many pages OCR reads to calibrate the rules for the others."""
 
 
 class Address(NamedTuple):
@@ -235,7 +239,7 @@ def _silent(stage: str, done: int, total: int, reasons: Mapping[str, int]) -> No
 
 
 def make_plan(
-    recipe: Recipe, recipe_hash: str, recipe_yaml: str, out: str = "", *, manifest: Manifest | None = None
+    recipe: GenerateRecipe, recipe_hash: str, recipe_yaml: str, out: str = "", *, manifest: Manifest | None = None
 ) -> GeneratePlan:
     """Look at all that the recipe names: fonts (unless `manifest` is given), photographs, texts.
 
@@ -269,7 +273,7 @@ def make_plan(
 
 
 def generate(
-    recipe: Recipe,
+    recipe: GenerateRecipe,
     recipe_hash: str,
     recipe_yaml: str,
     out: str,

@@ -10,9 +10,8 @@ import pyarrow as pa
 
 from datagen.charts import histogram_svg
 from datagen.codec import decode_png
-from datagen.commit import read_manifest
+from datagen.commit import read_manifest, read_rows
 from datagen.page import facts, figure, folded, grid, paragraph, table, write_page
-from datagen.shards import read_rows
 
 _SCALARS = [
     "row_id", "source", "lang", "width", "height", "licence", "origin", "photo_id", "characters", "characters_per_mp",

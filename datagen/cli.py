@@ -1,0 +1,153 @@
+"""The verbs of the data engine; `python -m datagen` and `glyphmill` both bind them."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+Recipe = Annotated[str, typer.Argument(help="A bundled recipe's name (see `glyphmill recipes`), or a .yaml file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value: change a field of the recipe.")]
+Out = Annotated[str, typer.Option(help="Folder of the run; the same command goes on with what is in it.")]
+ExecutorOption = Annotated[Literal["serial", "ray"], typer.Option(help="ray: all cores or a cluster; serial: here.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; all cores unless given.")]
+RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster, ray://HOST:PORT or HOST:PORT.")]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(rich_help_panel="Generate")
+def generate(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    out: Out = "out/synthetic",
+    rows: Annotated[int | None, typer.Option(min=1, help="How many pictures; short for rows=N.")] = None,
+    executor: ExecutorOption = "ray",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Draw pictures by a recipe, judge them with OCR, write Parquet shards; run again to go on after a stop."""
+    from datagen import generate as engine
+    from datagen.progress import show_progress
+    from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
+
+    changes = [*(overrides or []), *([f"rows={rows}"] if rows else [])]
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), engine.GenerateRecipe, changes)
+    with show_progress() as progress:
+        report = engine.generate(
+            loaded,
+            recipe_hash(loaded),
+            recipe_to_yaml(loaded),
+            out,
+            executor=executor,
+            workers=workers,
+            address=ray_address,
+            progress=progress,
+        )
+    typer.echo(f"{out}: {report.kept:,} pictures kept in {report.shards} shards, {report.seconds:.1f} s")
+    for reason, count in report.reasons.items():
+        typer.echo(f"  dropped {count:,}: {reason}")
+
+
+@app.command(rich_help_panel="Generate")
+def preview(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    n: Annotated[int, typer.Option(min=1, max=400, help="How many pictures.")] = 36,
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sheet.png"),
+    boxes: Annotated[bool, typer.Option(help="Draw the quad of every line.")] = False,
+) -> None:
+    """Show what a recipe draws as one contact sheet, in seconds, without Ray and without OCR."""
+    from datagen import preview as sheet
+    from datagen.generate import GenerateRecipe
+    from datagen.recipes import find_recipe, load_recipe
+
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, overrides or [])
+    sheet.write_preview(loaded, n, out, boxes=boxes)
+    typer.echo(str(out))
+
+
+@app.command(rich_help_panel="Generate")
+def redraw(
+    shard: Annotated[Path, typer.Argument(help="A Parquet shard inside its run folder.")],
+    row: Annotated[int, typer.Argument(min=0, help="Row of the shard, from 0.")],
+    out: Annotated[Path | None, typer.Option(help="Write the redrawn picture to this PNG file.")] = None,
+) -> None:
+    """Draw a stored row again from its spec and compare the pixels with the stored ones."""
+    from datagen.codec import encode_png
+    from datagen.redraw import redraw as draw_again
+    from fonts_manifest.errors import BadInput
+
+    stored, redrawn = draw_again(shard, row)
+    if out is not None:
+        out.write_bytes(encode_png(redrawn))
+    if stored.shape != redrawn.shape or (stored != redrawn).any():
+        raise BadInput(
+            f"{shard}, row {row}: drawn again it differs; fonts, photographs or libraries have changed since"
+        )
+    typer.echo(f"{shard}, row {row}: identical, {redrawn.shape[1]}x{redrawn.shape[0]} pixels")
+
+
+@app.command("filter", rich_help_panel="Filter and inspect")
+def filter_(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    out: Out = "out/real",
+    executor: ExecutorOption = "ray",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Sort real pictures and PDF pages by character density and quality, into the same schema."""
+    from datagen import filter as engine
+    from datagen.progress import show_progress
+    from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
+
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), engine.FilterRecipe, overrides or [])
+    with show_progress() as progress:
+        report = engine.filter_corpus(
+            loaded,
+            recipe_hash(loaded),
+            recipe_to_yaml(loaded),
+            out,
+            executor=executor,
+            workers=workers,
+            address=ray_address,
+            progress=progress,
+        )
+    typer.echo(f"{out}: {report.kept:,} pictures kept, {report.seconds:.1f} s")
+    for reason, count in report.reasons.items():
+        typer.echo(f"  dropped {count:,}: {reason}")
+
+
+@app.command(rich_help_panel="Filter and inspect")
+def inspect(
+    run: Annotated[Path, typer.Argument(help="A finished run folder of generate or filter.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; RUN/report.html unless given.")] = None,
+) -> None:
+    """Make one self-contained page about a run: pictures, histograms, kept beside dropped, licences."""
+    from datagen.report import inspect_run
+
+    page = out or run / "report.html"
+    inspect_run(run, page)
+    typer.echo(str(page))
+
+
+@app.command(rich_help_panel="Filter and inspect")
+def verify(
+    run: Annotated[str, typer.Argument(help="A finished run folder.")],
+    sample: Annotated[int, typer.Option(min=0, help="How many rows to draw again and compare.")] = 20,
+) -> None:
+    """Prove a run whole: counts, hashes, and a sample drawn again pixel for pixel."""
+    from datagen.verify import verify_run
+
+    typer.echo(verify_run(run, sample))
+
+
+@app.command(rich_help_panel="Filter and inspect")
+def gc(run: Annotated[str, typer.Argument(help="A run folder nobody is writing to.")]) -> None:
+    """Remove files that were written and never committed."""
+    from datagen.commit import gc as remove
+
+    removed = remove(run)
+    typer.echo(f"{run}: {len(removed)} files removed")
