@@ -173,7 +173,7 @@ class FontStack(dict[str, int]):
             buffer.script = "Latn"
         else:
             buffer.guess_segment_properties()
-            if buffer.script in ("Zyyy", "Zinh", "Zzzz"):
+            if buffer.script in (None, "Zyyy", "Zinh", "Zzzz"):
                 buffer.script = "Latn" if self.language == "en" else "Hani"
         buffer.direction = "ltr"
         buffer.language = self.language

@@ -1,0 +1,268 @@
+"""Fonts: what is scanned in, what is left out and why, what a face really draws."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from PIL import Image
+from typer.testing import CliRunner
+
+from fonts_manifest.cli import app
+from fonts_manifest.coverage import (
+    coverage,
+    drawn_characters,
+    draws,
+    gb2312_level_1,
+    gb2312_level_2,
+    named_sets,
+    open_freetype,
+)
+from fonts_manifest.errors import BadInput
+from fonts_manifest.manifest import load_manifest, save_manifest, sha256_of
+from fonts_manifest.places import resolve_place
+from fonts_manifest.scan import FontsConfig, scan_fonts
+from fonts_manifest.specimen import draw_specimen
+
+DEJAVU = resolve_place("package:matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf")
+CM = resolve_place("package:matplotlib/mpl-data/fonts/ttf")
+WQY = resolve_place("package:mpl_font/fonts/wqy/wqy-microhei.ttc")
+
+
+def build_font(path: Path, *, empty: str = "", notdef: str = "", same: bool = False, without: str = "") -> Path:
+    """A font of 95 ASCII characters, each a bar as wide as its code; `empty` have no outline, `notdef` glyph 0."""
+    codes = [code for code in range(0x20, 0x7F) if chr(code) not in without]
+    names = {code: "bar" if same and code != 0x20 else f"uni{code:04X}" for code in [*codes, *map(ord, empty)]}
+    order = [".notdef", *dict.fromkeys(names.values())]
+
+    def bar(width: int) -> object:
+        pen = TTGlyphPen(None)
+        if width:
+            pen.moveTo((0, 0))
+            pen.lineTo((0, 700))
+            pen.lineTo((width, 700))
+            pen.lineTo((width, 0))
+            pen.closePath()
+        return pen.glyph()
+
+    glyphs = {".notdef": bar(500)} | {name: bar(3 * code) for code, name in names.items()}
+    glyphs |= {names[code]: bar(0) for code in [0x20, *map(ord, empty)] if code in names}
+    builder = FontBuilder(1000)
+    builder.setupGlyphOrder(order)
+    builder.setupCharacterMap(names | dict.fromkeys(map(ord, notdef), ".notdef"))
+    builder.setupGlyf(glyphs)
+    builder.setupHorizontalMetrics(dict.fromkeys(order, (600, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable(
+        {"familyName": "Bars", "styleName": "Regular", "licenseDescription": "SIL Open Font License"}
+    )
+    builder.setupOS2(sTypoAscender=800, sxHeight=0, sCapHeight=0, version=4, usWeightClass=250, fsType=4)
+    builder.setupPost()
+    builder.save(path)
+    return path
+
+
+def test_a_scanned_face_is_described_in_unrounded_fractions_of_the_em():
+    manifest, left_out = scan_fonts([str(DEJAVU)])
+    (face,) = manifest.faces
+    assert left_out == []
+    assert face.face_id == f"{sha256_of(DEJAVU)[:16]}-0"
+    assert (face.family, face.weight, face.italic, face.scripts) == ("DejaVu Sans", 400, False, ("latin",))
+    assert face.licence == "Bitstream-Vera"
+    assert (face.ascender, face.descender) == (1901 / 2048, -483 / 2048)
+    assert (face.x_height, face.cap_height) == (1120 / 2048, 1493 / 2048)
+
+
+def test_licence_weight_and_embedding_bits_come_from_the_file(tmp_path):
+    (face,) = scan_fonts([str(build_font(tmp_path / "bars.ttf"))])[0].faces
+    assert (face.licence, face.weight, face.fs_type) == ("OFL-1.1", 250, 4)
+    assert (face.x_height, face.cap_height) == (0.7, 0.7)  # measured: OS/2 does not say
+
+
+def test_every_face_of_a_collection_is_found_and_writes_chinese():
+    manifest, _ = scan_fonts([str(WQY)])
+    assert [face.face_id[16:] for face in manifest.faces] == ["-0", "-1"]
+    assert {face.family for face in manifest.faces} == {"WenQuanYi Micro Hei", "WenQuanYi Micro Hei Mono"}
+    assert all(face.scripts == ("latin", "han") for face in manifest.faces)
+    assert {face.licence for face in manifest.faces} == {"Apache-2.0 OR GPL-3.0-with-font-exception"}
+
+
+def test_broken_files_are_listed_and_the_good_one_is_kept(tmp_path):
+    good = build_font(tmp_path / "good.ttf")
+    (tmp_path / "empty.ttf").write_bytes(b"")
+    (tmp_path / "text.ttf").write_text("I am no font")
+    (tmp_path / "truncated.ttf").write_bytes(DEJAVU.read_bytes()[:50_000])
+    (tmp_path / "half.ttf").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    (tmp_path / "ignored.txt").write_text("not even called a font")
+    manifest, left_out = scan_fonts([str(tmp_path)])
+    assert [face.family for face in manifest.faces] == ["Bars"]
+    assert sorted(Path(path.split("#")[0]).name for path, _ in left_out) == [
+        "empty.ttf",
+        "half.ttf",
+        "text.ttf",
+        "truncated.ttf",
+    ]
+    assert all(reason for _, reason in left_out)
+
+
+def test_equal_files_count_once(tmp_path):
+    build_font(tmp_path / "a.ttf")
+    shutil.copy(tmp_path / "a.ttf", tmp_path / "b.ttf")
+    manifest, left_out = scan_fonts([str(tmp_path)])
+    assert len(manifest.faces) == 1
+    assert left_out == [(str(tmp_path / "b.ttf"), f"the same file as {tmp_path / 'a.ttf'}")]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cmr10.ttf", "draws 'quotedblright' for '\"'"),
+        ("cmsy10.ttf", "draws 'arrowright' for '!'"),
+        ("cmex10.ttf", "a symbol font"),
+        ("STIXSizOneSymReg.ttf", "lacks 85 of 95 ASCII characters"),
+        ("LastResortHE-Regular.ttf", "ASCII"),
+    ],
+)
+def test_a_font_whose_ascii_shows_something_else_is_left_out(name, reason):
+    manifest, left_out = scan_fonts([str(CM / name), str(DEJAVU)])
+    assert [face.family for face in manifest.faces] == ["DejaVu Sans"]
+    assert [Path(path.split("#")[0]).name for path, _ in left_out] == [name]
+    assert reason in left_out[0][1]
+
+
+def test_a_font_that_draws_one_glyph_for_all_is_left_out(tmp_path):
+    build_font(tmp_path / "same.ttf", same=True)
+    with pytest.raises(BadInput, match=r"no usable font face .* \(1 left out\)"):
+        scan_fonts([str(tmp_path)])
+
+
+def test_a_font_that_lacks_one_ascii_character_is_left_out(tmp_path):
+    build_font(tmp_path / "lacks.ttf", without="~")
+    build_font(tmp_path / "whole.ttf")
+    _, left_out = scan_fonts([str(tmp_path)])
+    assert left_out == [(f"{tmp_path / 'lacks.ttf'}#0", "lacks 1 of 95 ASCII characters, '~' among them")]
+
+
+def test_no_place_and_a_missing_place_are_bad_input(tmp_path):
+    with pytest.raises(BadInput, match="no usable font face under no place at all"):
+        scan_fonts([])
+    with pytest.raises(BadInput, match="no such file or folder"):
+        scan_fonts([str(tmp_path / "nowhere")])
+
+
+def test_progress_counts_every_file(tmp_path):
+    build_font(tmp_path / "a.ttf")
+    build_font(tmp_path / "b.ttf", empty="é")
+    seen = []
+    scan_fonts([str(tmp_path)], lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_system_folders_are_searched_only_when_asked():
+    assert FontsConfig(places=("x",), system=False).all_places() == ["x"]
+    assert set(FontsConfig(places=("x",)).all_places()) >= {"x"}
+
+
+def test_a_character_without_outline_or_mapped_to_notdef_is_not_drawn(tmp_path):
+    handle = open_freetype(build_font(tmp_path / "holes.ttf", empty="é\u00a0", notdef="中"), 0)
+    assert draws(handle, ord("A"))
+    assert draws(handle, ord(" "))  # a blank may be empty
+    assert draws(handle, 0xA0)
+    assert not draws(handle, ord("é"))  # in the cmap, but nothing would be seen
+    assert not draws(handle, ord("中"))
+    assert not draws(handle, ord("文"))
+
+
+def test_gb2312_has_its_6763_characters_in_its_own_order():
+    assert (len(gb2312_level_1()), gb2312_level_1()[0], gb2312_level_1()[-1]) == (3755, "啊", "座")
+    assert (len(gb2312_level_2()), gb2312_level_2()[0], gb2312_level_2()[-1]) == (3008, "亍", "齄")
+    assert not set(gb2312_level_1()) & set(gb2312_level_2())
+    assert {name: len(characters) for name, characters in named_sets().items()} == {
+        "ASCII": 95,
+        "Latin-1": 190,
+        "GB 2312 level 1": 3755,
+        "GB 2312 level 2": 3008,
+    }
+
+
+def test_coverage_counts_real_glyphs():
+    (face,) = scan_fonts([str(DEJAVU)])[0].faces
+    assert coverage(face)["ASCII"] == (95, 95)
+    assert coverage(face)["GB 2312 level 1"] == (0, 3755)
+    assert drawn_characters(face, "aé中☃") == {"a", "é", "☃"}
+
+
+def test_the_digest_depends_on_the_fonts_and_not_on_their_folder(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    build_font(tmp_path / "one" / "a.ttf")
+    shutil.copy(tmp_path / "one" / "a.ttf", tmp_path / "two" / "b.ttf")
+    one, two = (scan_fonts([str(tmp_path / name)])[0] for name in ("one", "two"))
+    assert one.faces != two.faces
+    assert one.digest == two.digest
+    assert scan_fonts([str(DEJAVU)])[0].digest != one.digest
+
+
+def test_a_saved_manifest_is_read_back_whole(tmp_path):
+    manifest, _ = scan_fonts([str(DEJAVU), str(WQY)])
+    save_manifest(manifest, tmp_path / "deep" / "fonts.json")
+    assert load_manifest(tmp_path / "deep" / "fonts.json") == manifest
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["fonts.json"]
+
+
+def test_a_manifest_that_does_not_hold_is_refused(tmp_path):
+    font, path = build_font(tmp_path / "a.ttf"), tmp_path / "fonts.json"
+    manifest, _ = scan_fonts([str(font)])
+    with pytest.raises(BadInput, match="no such manifest"):
+        load_manifest(path)
+    path.write_text("{")
+    with pytest.raises(BadInput, match="not a fonts manifest"):
+        load_manifest(path)
+    save_manifest(manifest, path)
+    document = json.loads(path.read_text())
+    document["faces"][0]["weight"] = "400"
+    path.write_text(json.dumps(document))
+    with pytest.raises(BadInput, match=r"faces\.0\.weight"):
+        load_manifest(path)
+    document["faces"][0]["weight"] = 400
+    document["faces"][0]["face_id"] = "0" * 16 + "-0"
+    path.write_text(json.dumps(document))
+    with pytest.raises(BadInput, match="digest does not match"):
+        load_manifest(path)
+    save_manifest(manifest, path)
+    font.write_bytes(font.read_bytes() + b"\0")
+    with pytest.raises(BadInput, match="has changed"):
+        load_manifest(path)
+    font.unlink()
+    with pytest.raises(BadInput, match="is missing"):
+        load_manifest(path)
+    assert load_manifest(path, verify=False) == manifest
+
+
+def test_the_specimen_has_ink():
+    (face,) = scan_fonts([str(DEJAVU)])[0].faces
+    picture = draw_specimen(face)
+    assert picture.mode == "RGB"
+    assert picture.convert("L").getextrema() == (0, 255)
+
+
+def test_the_commands_scan_list_show_and_check(tmp_path):
+    build_font(tmp_path / "bars.ttf")
+    (tmp_path / "broken.otf").write_text("x")
+    manifest, specimen = str(tmp_path / "fonts.json"), tmp_path / "specimen.png"
+    runner = CliRunner()
+    scanned = runner.invoke(app, ["scan", str(tmp_path), "--no-system", "--out", manifest])
+    assert scanned.exit_code == 0
+    assert "1 faces, 1 left out" in scanned.output
+    assert "broken.otf" in scanned.output
+    listed = runner.invoke(app, ["list", manifest])
+    assert "100.0%" in listed.output
+    assert "Bars" in listed.output
+    assert runner.invoke(app, ["show", "bars", manifest, "--out", str(specimen)]).exit_code == 0
+    with Image.open(specimen) as picture:
+        assert picture.size[0] > 100
+    assert "lacks 中" in runner.invoke(app, ["check", "a中", manifest]).output
+    missing = runner.invoke(app, ["show", "nothing", manifest])
+    assert isinstance(missing.exception, BadInput)
