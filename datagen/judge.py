@@ -51,6 +51,9 @@ class JudgeConfig(Config):
     min_contrast: float = Field(1.5, ge=1, le=21)
     """WCAG ratio that decides for a line whose clean print the reader cannot read either; it also tells "low_contrast"
     from "illegible" as the reason of a drop."""
+    min_colour_step: float = Field(16.0, ge=0, le=255)
+    """Least difference of ink (at its opacity) and mean ground, RMS over RGB. A line below it is bad whatever OCR says:
+    PP-OCR reads 254 on 255, which nobody can see. 16 is a WCAG ratio of 1.15 on white."""
     sample_pages: int = Field(320, ge=300)
     """Pages that are read in full: the sample of the calibration and the audit of the rules."""
 
@@ -106,6 +109,11 @@ def page_ned(readings: Sequence[LineReading], page: RenderedPage) -> float | Non
     return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else None
 
 
+def _visible(line: RenderedLine, config: JudgeConfig) -> bool:
+    difference = np.subtract(line.ink_rgb, line.ground_rgb, dtype=np.float64)
+    return float(line.opacity * np.sqrt((difference**2).mean())) >= config.min_colour_step
+
+
 def _read_legibility(reading: LineReading, line: RenderedLine, config: JudgeConfig) -> float:
     relative = reading.relative_ned
     return relative if relative is not None else float(line.contrast >= config.min_contrast)
@@ -123,11 +131,13 @@ def _page_verdict(
         return Verdict(keep=False, reason="no_text", score=0.0)
     if sum(characters) < config.min_characters:
         return Verdict(keep=False, reason="too_few_characters", score=float(sum(characters)))
+    visible = [_visible(line, config) for line in lines]
+    legibility = [value if seen else 0.0 for value, seen in zip(legibility, visible, strict=True)]
     score = sum(value * weight for value, weight in zip(legibility, characters, strict=True)) / sum(characters)
-    bad = [line for line, value in zip(lines, legibility, strict=True) if value < line_floor]
+    bad = [number for number in range(len(lines)) if legibility[number] < line_floor or not visible[number]]
     if score >= page_floor and len(bad) <= config.max_bad_lines * len(lines):
         return Verdict(keep=True, score=score)
-    faint = sum(line.contrast < config.min_contrast for line in bad)
+    faint = sum(lines[number].contrast < config.min_contrast or not visible[number] for number in bad)
     return Verdict(keep=False, reason="low_contrast" if faint * 2 > len(bad) else "illegible", score=score)
 
 
@@ -170,7 +180,8 @@ class Calibration:
     pages_read: int
     lines_read: int
     lines_uncertifiable: int
-    """Lines whose clean print the reader cannot read: contrast decided for them, and the model did not see them."""
+    """Lines whose clean print the reader cannot read, or that nobody can see: contrast or colour decided for them, and
+    the model was not fitted on them."""
     page_agreement: Agreement
     """Cross-validated in 5 folds of pages, thresholds included."""
     line_agreement: Agreement
@@ -202,7 +213,9 @@ def calibrate(
     lines = [line for page in pages for line in page.lines]
     page_N = np.repeat(np.arange(len(pages)), [len(page.lines) for page in pages])
     flat = [reading for page_readings in readings for reading in page_readings]
-    known_N = np.array([reading.relative_ned is not None for reading in flat], bool)
+    known_N = np.array(
+        [r.relative_ned is not None and _visible(line, config) for r, line in zip(flat, lines, strict=True)], bool
+    )
     if known_N.sum() < 50:
         raise BadInput(
             f"judge: only {int(known_N.sum())} lines of {len(pages)} pages could be read, a calibration needs 50; "
