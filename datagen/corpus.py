@@ -47,7 +47,7 @@ class TextPlace(Config):
     """Key of a JSONL object or column of a Parquet file."""
     licence: str
     """SPDX identifier or a sentence."""
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
     """Share of the draws of its language, relative to the other places."""
 
 
@@ -56,17 +56,17 @@ class CorpusConfig(Config):
 
     places: tuple[TextPlace, ...] = Field(min_length=1)
     """Files in UTF-8."""
-    min_characters: int = Field(20, ge=1)
+    min_characters: int = Field(default=20, ge=1)
     """Shorter paragraphs are left out (headings, page numbers)."""
-    max_characters: int = Field(2000, ge=100)
+    max_characters: int = Field(default=2000, ge=100)
     """Longer paragraphs are divided, behind a sentence where that is possible."""
-    flatten: float = Field(0.3, ge=0, le=1)
+    flatten: float = Field(default=0.3, ge=0, le=1)
     """Dictionary words are drawn by frequency ** (1 - flatten): 0 is natural, 1 draws every word equally often. Natural
     frequencies all but never show the rarer characters."""
     beyond_gb2312: bool = False
     """Keep dictionary words with characters outside GB 2312, which few fonts and fewer readers know. jieba's dictionary
     lists 5,000 such characters with made-up frequencies."""
-    english_share: float = Field(0.35, ge=0, le=1)
+    english_share: float = Field(default=0.35, ge=0, le=1)
     """Share of characters of English words and sentences inside "mixed" text."""
 
 

@@ -230,7 +230,7 @@ class RunReport:
 class ProgressReport(Protocol):
     """Told how far a run is."""
 
-    def __call__(self, stage: str, done: int, total: int, reasons: Mapping[str, int]) -> None:
+    def __call__(self, stage: str, done: int, total: int, reasons: Mapping[str, int], /) -> None:
         """stage: "read" (pages for the calibration) or "draw" (rows). reasons: rejected so far, in this start."""
 
 
@@ -416,7 +416,10 @@ def calibrate_run(
         addresses=[page.address for page in in_order],
         recognizer=plan.judge_config.recognizer,
     )
-    readings = {page.address: page.readings for page in in_order}
+    readings = {
+        page.address: tuple(LineReading(read_ned=line.read_ned, clean_ned=line.clean_ned) for line in page.readings)
+        for page in in_order
+    }
     # The calibration is what a resumed run looks for, so it is written last.
     folder.publish(READINGS, _readings_to_json(readings).encode())
     folder.publish(CALIBRATION, calibration_to_json(calibration).encode())

@@ -37,9 +37,9 @@ class PhotosConfig(Config):
 
     places: tuple[PhotoPlace, ...] = ()
     """A file found in two places counts once, under the licence of the first. Pages without photographs need none."""
-    min_side_px: int = Field(256, ge=16)
+    min_side_px: int = Field(default=256, ge=16)
     """Photographs whose shorter side is below this are left out as "too_small"."""
-    max_megapixels: float = Field(64.0, gt=0)
+    max_megapixels: float = Field(default=64.0, gt=0)
     """Files whose header promises more are left out as "too_many_pixels" before anything is decoded."""
 
 

@@ -1,0 +1,97 @@
+"""What a recipe draws, as one picture, in seconds: no Ray, no OCR, nothing stored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from datagen.codec import encode_png
+from datagen.generate import Address, GenerateRecipe, SampledPage, make_plan, sample_rows
+from datagen.storage import Folder
+from fonts_manifest.errors import BadInput
+
+_MARGIN_PX = 6
+_LABEL_PX = 16
+_PAPER = 245
+_BOX_RGB = (255, 0, 90)
+
+
+def preview(recipe: GenerateRecipe, n: int) -> list[SampledPage]:
+    """The first `n` pages of the recipe that can be drawn, not judged.
+
+    Raises BadInput as `make_plan` does, or when fewer than a third of the pages can be drawn.
+    """
+    plan = make_plan(recipe, "", "")
+    numbers = range(3 * n)
+    pages: list[SampledPage] = []
+    reasons: list[str] = []
+    for sampled in sample_rows(plan, (Address(*divmod(number, recipe.rows_per_shard)) for number in numbers)):
+        if sampled.page is None:
+            reasons.append(sampled.reason)
+            continue
+        pages.append(sampled)
+        if len(pages) == n:
+            return pages
+    raise BadInput(
+        f"only {len(pages)} of {len(numbers)} pages can be drawn, most fail for {max(reasons, key=reasons.count)}"
+    )
+
+
+def write_preview(recipe: GenerateRecipe, n: int, out: Path, *, boxes: bool = False) -> None:
+    """Write a contact sheet of `n` pages as PNG. boxes: with the quad of every line. Raises BadInput."""
+    pages = preview(recipe, n)
+    images = [boxed(sampled) if boxes else sampled.page.image_HW3 for sampled in pages if sampled.page is not None]
+    columns = max(1, round(n**0.5))
+    sheet_HW3 = contact_sheet(images, columns, [label(sampled) for sampled in pages])
+    Folder(str(out.absolute().parent)).publish(out.name, encode_png(sheet_HW3))
+
+
+def label(sampled: SampledPage) -> str:
+    """Address, language and sizes of a page in a few ASCII characters."""
+    sizes = sorted({block.size_px for block in sampled.spec.blocks})
+    span = f"{sizes[0]:g}" if len(sizes) == 1 else f"{sizes[0]:g}-{sizes[-1]:g}"
+    languages = "/".join(sorted({block.lang for block in sampled.spec.blocks}))
+    return f"{sampled.address.shard}:{sampled.address.row} {languages} {span} px"
+
+
+def boxed(sampled: SampledPage) -> npt.NDArray[np.uint8]:
+    """A copy of the page with the quad of every line drawn around it."""
+    assert sampled.page is not None  # noqa: S101 - callers pass pages that were drawn
+    image_HW3 = sampled.page.image_HW3.copy()
+    for line in sampled.page.lines:
+        corners_42 = np.round(np.array(line.quad_px).reshape(4, 2) * 16 - 8).astype(np.int32)
+        cv2.polylines(image_HW3, [corners_42], isClosed=True, color=_BOX_RGB, lineType=cv2.LINE_AA, shift=4)
+    return image_HW3
+
+
+def contact_sheet(
+    images: Sequence[npt.NDArray[np.uint8]], columns: int, labels: Sequence[str] = ()
+) -> npt.NDArray[np.uint8]:
+    """Pictures (uint8 sRGB, of any sizes) in rows of `columns`, pixel for pixel, each in the corner of its cell.
+
+    labels: ASCII, one for each picture, set under it. Raises ValueError without pictures or when the counts differ.
+    """
+    if not images or columns < 1:
+        raise ValueError(f"a sheet needs pictures and at least one column, got {len(images)} and {columns}")
+    if labels and len(labels) != len(images):
+        raise ValueError(f"{len(images)} pictures need as many labels, got {len(labels)}")
+    columns = min(columns, len(images))
+    cell_height = max(image.shape[0] for image in images) + (_LABEL_PX if labels else 0) + _MARGIN_PX
+    cell_width = max(image.shape[1] for image in images) + _MARGIN_PX
+    rows = -(-len(images) // columns)
+    sheet_HW3 = np.full((rows * cell_height + _MARGIN_PX, columns * cell_width + _MARGIN_PX, 3), _PAPER, np.uint8)
+    for number, image_HW3 in enumerate(images):
+        top = number // columns * cell_height + _MARGIN_PX
+        left = number % columns * cell_width + _MARGIN_PX
+        height, width = image_HW3.shape[:2]
+        sheet_HW3[top : top + height, left : left + width] = image_HW3
+        if labels:
+            # Anti-aliased strokes of OpenCV's built-in face: a sheet needs no font file.
+            strip_HW3 = np.full((_LABEL_PX, cell_width - _MARGIN_PX, 3), _PAPER, np.uint8)
+            cv2.putText(
+                strip_HW3, labels[number], (0, 11), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (90, 90, 90), 1, cv2.LINE_AA
+            )
+            sheet_HW3[top + height : top + height + _LABEL_PX, left : left + strip_HW3.shape[1]] = strip_HW3
+    return sheet_HW3
