@@ -169,9 +169,9 @@ def choose_inks(
     """The ink of every line, moved from the one asked for towards black or white no further than its floor demands.
 
     The floor must hold against the mean ground and, where any ink can, against the ground one standard deviation
-    nearer to the ink: what lies under a line is not one colour. The side on which the ink already lies is tried first;
-    on the other side its inverse is moved (a dark ink on a dark ground becomes as light as it was dark, as a designer
-    would have it, and not the dullest grey that passes).
+    nearer to the ink: what lies under a line is not one colour. Of the ink and its inverse the one is taken that needs
+    the smaller step: a dark ink on a dark ground becomes as light as it was dark, as a designer would have it, and not
+    the dullest grey that passes.
     asked_inks (blocks, 3), opacities (blocks,) 0 to 255, floors (blocks,) WCAG ratios. Fills inks (lines, 3) and
     contrasts (lines,) of the ink as seen, at its opacity over the mean ground. Returns the first line whose floor
     cannot be reached, or -1.
@@ -184,37 +184,38 @@ def choose_inks(
         inverse = 255 - asked
         alpha = opacities[block] * 255
         floor = floors[block]
-        lighter = _signed_contrast(ground, asked, 255, 0, alpha, linear, to_linear, from_linear, luminance)
-        near = 255 if lighter > 1 else 0
-        target = near
-        step = 0
+        best_step = 0
+        ink = asked
+        target = 0
         if floor > 1:
-            step = -1
-            for attempt in range(4):
-                target = near if attempt % 2 == 0 else 255 - near
-                shift = (clutter if target == 255 else -clutter) if attempt < 2 else 0
+            best_step = 256
+            for attempt in range(8):
+                if attempt == 4 and best_step < 256:
+                    break
+                tried = asked if attempt % 4 < 2 else inverse
+                towards = 255 * (attempt % 2)
+                shift = (clutter if towards == 255 else -clutter) if attempt < 4 else 0
                 harder = np.minimum(np.maximum(ground + shift, 0), 255)
-                ink = asked if target == near else inverse
                 # The light seen grows or falls with every step, so the least step is found by halving.
                 low = 0
-                high = 256
+                high = best_step
                 while low < high:
                     middle = (low + high) // 2
-                    if middle == 256 or floor <= _signed_contrast(
-                        harder, ink, target, middle, alpha, linear, to_linear, from_linear, luminance
+                    if floor <= _signed_contrast(
+                        harder, tried, towards, middle, alpha, linear, to_linear, from_linear, luminance
                     ):
                         high = middle
                     else:
                         low = middle + 1
-                if low < 256:
-                    step = low
-                    break
-            if step < 0:
+                if low < best_step:
+                    best_step = low
+                    ink = tried
+                    target = towards
+            if best_step == 256:
                 return k
-        ink = asked if target == near else inverse
         for channel in range(3):
-            inks[k, channel] = _moved(ink[channel], target, step)
-        contrast = _signed_contrast(ground, ink, target, step, alpha, linear, to_linear, from_linear, luminance)
+            inks[k, channel] = _moved(ink[channel], target, best_step)
+        contrast = _signed_contrast(ground, ink, target, best_step, alpha, linear, to_linear, from_linear, luminance)
         contrasts[k] = max(contrast, 1 / contrast)
     return -1
 

@@ -124,6 +124,9 @@ class PageDistribution(Config):
     """Weights of the hinting of a page."""
     blend: dict[Literal["srgb", "linear"], float] = Field(default={"srgb": 0.8, "linear": 0.2})
     """Weights of mixing coverage in sRGB, as desktops do, or in linear light."""
+    faces_per_shard: int = Field(default=12, ge=2)
+    """Faces drawn for one shard (`faces_of_shard`): every face at every size is a strike to rasterise, and 1,000 pages
+    over 64 strikes cost 1 ms a page for it; the next shard has others."""
     photo_scale: tuple[float, float] = (0.8, 3.0)
     """Least and largest number of photograph pixels to a picture pixel, as far as the photograph is large enough."""
 
@@ -209,6 +212,31 @@ def usable_faces(faces: Sequence[FontFace], lang: str) -> list[FontFace]:
             f" language {lang!r} needs; add such fonts to fonts.places or set the weight of {lang!r} to 0"
         )
     return usable
+
+
+def faces_of_shard(
+    rng: np.random.Generator, pages: PageDistribution, faces: Sequence[FontFace]
+) -> tuple[FontFace, ...]:
+    """`pages.faces_per_shard` of the faces, in the order of `faces`: half for each of the scripts that are wanted.
+
+    The share of a script follows the weights of the languages; a script with fewer faces leaves its room to the other.
+    Raises BadInput when a wanted language has no face.
+    """
+    wanted = {lang: weight for lang, weight in pages.languages.items() if weight > 0}
+    for lang in wanted:
+        usable_faces(faces, lang)
+    han = [face for face in faces if "han" in face.scripts]
+    latin = [face for face in faces if "han" not in face.scripts]
+    english = wanted.get("en", 0.0) / sum(wanted.values())
+    n_han = 0 if english == 1 else max(1, round(pages.faces_per_shard * (1 - english)))
+    n_han = min(max(n_han, pages.faces_per_shard - len(latin)), len(han))
+    n_latin = min(pages.faces_per_shard - n_han, len(latin))
+    chosen = {face.face_id for group, count in ((han, n_han), (latin, n_latin)) for face in _some(rng, group, count)}
+    return tuple(face for face in faces if face.face_id in chosen)
+
+
+def _some(rng: np.random.Generator, faces: Sequence[FontFace], count: int) -> list[FontFace]:
+    return [faces[at] for at in rng.permutation(len(faces))[:count].tolist()]
 
 
 @functools.cache
