@@ -171,11 +171,14 @@ def choose_inks(
     The floor must hold against the mean ground and, where any ink can, against the ground one standard deviation
     nearer to the ink: what lies under a line is not one colour. Of the ink and its inverse the one is taken that needs
     the smaller step: a dark ink on a dark ground becomes as light as it was dark, as a designer would have it, and not
-    the dullest grey that passes.
+    the dullest grey that passes. A line follows the line above it in its block as long as the floor can be met so.
     asked_inks (blocks, 3), opacities (blocks,) 0 to 255, floors (blocks,) WCAG ratios. Fills inks (lines, 3) and
     contrasts (lines,) of the ink as seen, at its opacity over the mean ground. Returns the first line whose floor
     cannot be reached, or -1.
     """
+    kept_block = -1
+    kept_choice = -1
+    best_choice = -1
     for k in range(len(line_blocks)):
         block = line_blocks[k]
         ground = np.rint(grounds[k, :3]).astype(np.int64)
@@ -189,12 +192,16 @@ def choose_inks(
         target = 0
         if floor > 1:
             best_step = 256
-            for attempt in range(8):
-                if attempt == 4 and best_step < 256:
+            # 0: as the line above, 1 to 4: ink or inverse towards black or white; then the same against the mean ground
+            for attempt in range(10):
+                if best_step < 256 and attempt in (1, 5, 6):
                     break
-                tried = asked if attempt % 4 < 2 else inverse
-                towards = 255 * (attempt % 2)
-                shift = (clutter if towards == 255 else -clutter) if attempt < 4 else 0
+                choice = kept_choice if attempt % 5 == 0 else attempt % 5 - 1
+                if choice < 0 or (attempt % 5 == 0 and kept_block != block):
+                    continue
+                tried = asked if choice < 2 else inverse
+                towards = 255 * (choice % 2)
+                shift = (clutter if towards == 255 else -clutter) if attempt < 5 else 0
                 harder = np.minimum(np.maximum(ground + shift, 0), 255)
                 # The light seen grows or falls with every step, so the least step is found by halving.
                 low = 0
@@ -211,8 +218,11 @@ def choose_inks(
                     best_step = low
                     ink = tried
                     target = towards
+                    best_choice = choice
             if best_step == 256:
                 return k
+            kept_block = block
+            kept_choice = best_choice
         for channel in range(3):
             inks[k, channel] = _moved(ink[channel], target, best_step)
         contrast = _signed_contrast(ground, ink, target, best_step, alpha, linear, to_linear, from_linear, luminance)

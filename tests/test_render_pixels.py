@@ -290,6 +290,29 @@ def test_dark_ink_on_a_dark_ground_becomes_as_light_as_it_was_dark():
     assert line.ink_rgb == (235, 230, 235)
 
 
+def test_a_line_follows_the_line_above_it_as_long_as_it_can_be_read():
+    steps = np.repeat(np.array([90, 128, 230], np.uint8), 20)[:, None, None]
+
+    class Steps:
+        def crop(self, photo_id, box_px, width_px, height_px):
+            return np.broadcast_to(steps, (60, 200, 3)).copy()
+
+    block = plain_page("一\n二\n三", NOTO, 10, width=200, height=60, line_pitch_em=2, ink_rgb=(250, 250, 250)).blocks[0]
+    block = TextBlock(
+        **{name: getattr(block, name) for name in block.__struct_fields__} | {"box_px": (9.0, 0.0, 90.0, 60.0)}
+    )
+
+    def inks(floor: float) -> list[bool]:
+        asked = TextBlock(**{name: getattr(block, name) for name in block.__struct_fields__} | {"min_contrast": floor})
+        crop = PhotoCrop(photo_id="0", box_px=(0, 0, 1, 1))
+        spec = PageSpec(width_px=200, height_px=60, family="background", background=crop, blocks=(asked,))
+        return [line.ink_rgb[0] > 128 for line in render(spec, Assets(FACES, Steps())).lines]
+
+    # white reaches 3.9 on 128 and 1.2 on 230
+    assert inks(3.0) == [True, True, False]
+    assert inks(4.2) == [True, False, False]
+
+
 def test_a_floor_of_one_moves_nothing():
     (line,) = render(plain_page("隐", NOTO, 20, background=(10, 10, 30), ink_rgb=(10, 11, 30)), ASSETS).lines
     assert line.ink_rgb == (10, 11, 30)

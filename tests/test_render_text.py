@@ -149,24 +149,29 @@ def test_glyphs_and_advances_of_chinese_equal_harfbuzz_on_the_whole_text(face):
     assert glyphs_of(stack, text) == harfbuzz(stack, text, "Hani")
 
 
-def test_pens_stand_where_harfbuzz_puts_them_at_the_size_drawn():
+@pytest.mark.parametrize(
+    ("face", "lang", "script", "text"),
+    [(SERIF, "en", "Latn", ENGLISH), (NOTO, "zh", "Hani", re.sub("[A-Za-z0-9 ]+", "", CHINESE))],
+    ids=["english", "chinese"],
+)
+def test_pens_stand_where_harfbuzz_puts_them_at_the_size_drawn(face, lang, script, text):
     size_26_6 = round(9.5 * 64)
-    line = block(ENGLISH, lang="en", faces=(SERIF,), size=9.5, box=(0.0, 0.0, 4000.0, 40.0))
+    line = block(text, lang=lang, faces=(face,), size=9.5, box=(0.0, 0.0, 4000.0, 40.0))
     render(page(line, width=4000, height=40), ASSETS)
     keys = ASSETS.scratch.keys[: ASSETS.scratch.glyph_count]
     pens_px = ASSETS.scratch.pens[: len(keys), 0] + (keys & 3) / 4
-    shaper = hb.Font(hb.Face(hb.Blob.from_file_path(SERIF.path)))
+    shaper = hb.Font(hb.Face(hb.Blob.from_file_path(face.path)))
     shaper.scale = (size_26_6, size_26_6)
     buffer = hb.Buffer()
-    buffer.add_codepoints(list(map(ord, ENGLISH)))
-    buffer.script, buffer.language, buffer.direction = "Latn", "en", "ltr"
+    buffer.add_codepoints(list(map(ord, text)))
+    buffer.script, buffer.language, buffer.direction = script, {"en": "en", "zh": "zh-Hans"}[lang], "ltr"
     hb.shape(shaper, buffer)
     pen, expected = 0, []
     for info, position in zip(buffer.glyph_infos, buffer.glyph_positions, strict=True):
-        if ENGLISH[info.cluster] != " ":
+        if text[info.cluster] != " ":
             expected.append((pen + position.x_offset) / 64)
         pen += position.x_advance
-    assert len(expected) == len(pens_px) > 80
+    assert len(expected) == len(pens_px) > 40
     # an eighth of a pixel to the nearest phase, and 1/128 px of HarfBuzz's rounding a glyph
     assert np.abs(pens_px - expected).max() <= 1 / 8 + len(expected) / 128
     assert np.abs(np.diff(pens_px - expected)).max() <= 1 / 4 + 1 / 32
@@ -296,6 +301,12 @@ def test_letter_spacing_widens_every_gap_by_its_em():
     spaced = render(page(block("一二三四五", size=10, letter_spacing_em=0.2)), ASSETS).lines[0]
     assert plain.quad_px[2] - plain.quad_px[0] == 50
     assert spaced.quad_px[2] - spaced.quad_px[0] == 58
+
+
+def test_the_first_baseline_leaves_half_the_leading_above_it():
+    render(page(block("H", lang="en", faces=(SERIF,), size=20)), ASSETS)
+    # 1.4 em of pitch less (.928 + .236) em of face, halved, plus .928 em, at 20 px under y = 10: 10 + 2.36 + 18.56
+    assert ASSETS.scratch.pens[0, 1] == 31
 
 
 def test_baselines_are_one_pitch_apart_on_whole_pixels():
