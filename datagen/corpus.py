@@ -271,7 +271,11 @@ class Words:
             for number in np.searchsorted(self.cumulative, rng.random((characters - length) // 2 + 1), side="right"):
                 left = characters - length
                 # A full stop still has to fit behind the last word.
-                word = self._numeral(rng) if rng.random() < 0.04 else self.words[min(int(number), len(self.words) - 1)]
+                word = (
+                    self._numeral(rng)
+                    if parts and rng.random() < 0.04
+                    else self.words[min(int(number), len(self.words) - 1)]
+                )
                 parts.append(word)
                 length += len(word)
                 in_clause -= 1

@@ -1,0 +1,277 @@
+"""datagen.corpus: what is text, in which language, and that a draw never ends inside a word."""
+
+import json
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet as pq
+
+from datagen.corpus import (
+    Corpus,
+    CorpusConfig,
+    Paragraphs,
+    TextPlace,
+    Words,
+    clean,
+    cut,
+    detect_lang,
+    english_prose,
+    open_corpus,
+)
+from datagen.seeds import rng_for
+from fonts_manifest.errors import BadInput
+
+ENGLISH = [
+    "The quick brown fox jumps over the lazy dog. It does so every morning, rain or shine!",
+    "A second paragraph follows the first one. Who would read a third?",
+]
+CHINESE = [
+    "今天的天气很好,我们一起去公园散步。路上遇到了许多老朋友,大家都很高兴!",
+    "图书馆里非常安静，只听见翻书的声音。窗外下起了小雨，谁也没有注意到。",
+]
+WORDS = "的 1000 uj\n图书馆 50 n\n安静 20 a\n散步 10 v\nT恤 9 n\n饕餮 2 n\n鍐 2 zg\n没有频率 x n\n"
+
+
+def _corpus(places: list[TextPlace], **settings: object) -> Corpus:
+    return open_corpus(CorpusConfig(places=tuple(places), **settings))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts")
+    (path / "en.txt").write_text("\n\n".join(text.replace(". ", ".\n") for text in ENGLISH))
+    (path / "zh.txt").write_text("\n\n".join(CHINESE), encoding="utf-8")
+    (path / "words").mkdir()
+    (path / "words" / "dict.txt").write_text(WORDS, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def corpus(folder: Path) -> Corpus:
+    places = [TextPlace(place=str(folder / name), licence="CC0-1.0") for name in ("en.txt", "zh.txt")]
+    words = TextPlace(place=str(folder / "words"), format="words", licence="MIT")
+    return _corpus([*places, words])
+
+
+def test_paragraphs_are_joined_over_hard_line_ends_and_told_apart_by_script(corpus: Corpus) -> None:
+    pools = {pool.lang: pool for pool in corpus._pools if isinstance(pool, Paragraphs)}
+    assert [pools["en"].paragraph(number) for number in range(2)] == ENGLISH
+    assert [pools["zh"].paragraph(number) for number in range(2)] == CHINESE
+    assert corpus.languages == ("en", "zh", "mixed")
+
+
+@pytest.mark.parametrize(
+    ("text", "lang"),
+    [
+        ("The cat sat on the mat.", "en"),
+        ("Une forêt près de Besançon.", "en"),  # Latin script: taken for English, as documented
+        ("猫坐在垫子上。", "zh"),
+        ("使用 Python 编写的程序", "mixed"),
+        ("Кошка сидит на коврике.", None),
+        ("ねこはマットのうえにすわっている", None),
+        ("| 1 | 2.50 | 17 | 3e-4 |", None),
+        ("x = {1: 2, 3: 4}; y[0] += 1", None),
+    ],
+)
+def test_language_by_script(text: str, lang: str | None) -> None:
+    assert detect_lang(text) == lang
+
+
+@given(st.text(max_size=60))
+def test_clean_text_is_nfc_on_one_line_without_invisible_characters(text: str) -> None:
+    result = clean(text)
+    assert unicodedata.is_normalized("NFC", result)
+    assert result == " ".join(result.split())
+    assert not [c for c in result if unicodedata.category(c) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}]
+    assert clean(result) == result
+
+
+def test_clean_joins_letters_with_their_accents_and_drops_the_byte_order_mark() -> None:
+    assert clean("\ufeffcafe\u0301\u00a0\t au\u200b lait\n") == "café au lait"
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=20), st.integers(1, 80))
+def test_cut_keeps_whole_latin_words(words: list[str], characters: int) -> None:
+    result = cut(" ".join(words), characters).split(" ")
+    assert result == words[: len(result)]
+    kept = " ".join(result)
+    assert len(kept) <= characters or len(result) == 1
+    if len(result) < len(words):  # the next word would not have fitted
+        assert len(kept) + 1 + len(words[len(result)]) > characters
+
+
+@pytest.mark.parametrize(
+    ("text", "characters", "expected"),
+    [
+        ("今天天气很好，我们去散步。", 9, "今天天气很好，"),
+        ("今天天气很好我们去散步了吗真的是这样的", 9, "今天天气很好我们去"),
+        ("使用Python编写程序", 4, "使用"),
+        ("使用Python编写程序", 8, "使用Python"),
+        ("Python编写", 3, "Python"),
+        ("他说“（今天很好）”", 4, "他说"),
+    ],
+)
+def test_cut_in_chinese(text: str, characters: int, expected: str) -> None:
+    assert cut(text, characters) == expected
+
+
+@pytest.mark.parametrize("lang", ["en", "zh", "mixed"])
+def test_draws_have_about_the_length_asked_for_and_only_known_words(corpus: Corpus, lang: str) -> None:
+    known = set(re.findall(r"[A-Za-z]+", " ".join(ENGLISH)))
+    for number in range(200):
+        characters = 1 + number * 3
+        text = corpus.draw(rng_for(7, number, 0), lang, characters)
+        assert text == text.strip()
+        assert text
+        assert unicodedata.is_normalized("NFC", text)
+        assert set(re.findall(r"[A-Za-z]+", text)) <= known
+        # At most a word more; less by the last word, or where Chinese goes back to a punctuation mark.
+        assert len(text) <= characters + 18
+        assert len(text) >= min(0.6 * characters, characters - 18)
+    assert corpus.draw(rng_for(7, 3, 0), lang, 50) == corpus.draw(rng_for(7, 3, 0), lang, 50)
+    assert len({corpus.draw(rng_for(7, number, 0), lang, 50) for number in range(20)}) > 1
+
+
+def test_mixed_text_holds_chinese_and_english_in_the_share_asked_for(folder: Path) -> None:
+    places = [
+        TextPlace(place=str(folder / "en.txt"), licence="x"),
+        TextPlace(place=str(folder / "words"), format="words", licence="x"),
+    ]
+    corpus = _corpus(places, english_share=0.4)
+    text = "".join(corpus.draw(rng_for(1, number, 0), "mixed", 200) for number in range(50))
+    latin = len(re.findall(r"[A-Za-z ]", text))
+    assert 0.3 < latin / len(text) < 0.6
+    for number in range(50):
+        short = corpus.draw(rng_for(2, number, 0), "mixed", 8)
+        assert re.search(r"[A-Za-z]", short)
+        assert re.search(r"[\u4e00-\u9fff]", short)
+
+
+def test_dictionary_words_are_drawn_at_their_flattened_frequencies(folder: Path) -> None:
+    words = TextPlace(place=str(folder / "words"), format="words", licence="MIT")
+    (pool,) = _corpus([words], flatten=0.0)._pools
+    assert isinstance(pool, Words)
+    assert pool.words == ("的", "图书馆", "安静", "散步", "饕餮")
+    np.testing.assert_allclose(np.diff(pool.cumulative, prepend=0), np.array([1000, 50, 20, 10, 2]) / 1082)
+    (level,) = _corpus([words], flatten=1.0)._pools
+    np.testing.assert_allclose(np.diff(level.cumulative, prepend=0), 0.2)
+    dropped = _corpus([words]).dropped
+    assert dropped == {"word_not_han": 1, "word_beyond_gb2312": 1, "word_without_frequency": 1}
+    assert "鍐" in _corpus([words], beyond_gb2312=True)._pools[0].words
+
+
+def test_the_coverage_of_gb2312_is_counted(folder: Path) -> None:
+    words = TextPlace(place=str(folder / "words"), format="words", licence="MIT")
+    (facts,) = _corpus([words], flatten=1.0).facts()["pools"]
+    # Level 1: 的 图 书 馆 安 静 散 步; level 2: 饕 餮.
+    assert facts["gb2312_level_1_covered"] == "8 of 3755"
+    assert facts["gb2312_level_2_covered"] == "2 of 3008"
+    assert facts["gb2312_level_2_share"] == pytest.approx(2 / 10)
+    assert facts["kind"].startswith("word salad")
+
+
+def test_jsonl_and_parquet_are_read_by_field_and_bad_files_are_counted(tmp_path: Path) -> None:
+    rows = [{"body": ENGLISH[0]}, {"body": 3}, ENGLISH[1], {"body": "short"}, {"body": ENGLISH[0]}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{broken\n")
+    pq.write_table(pa.table({"body": CHINESE}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"other": CHINESE}), tmp_path / "b.parquet")
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 no")
+    (tmp_path / "d.txt").write_bytes("时间".encode("gb18030") * 30)
+    corpus = _corpus(
+        [
+            TextPlace(place=str(tmp_path), format="jsonl", field="body", licence="a"),
+            TextPlace(place=str(tmp_path), format="parquet", field="body", licence="b"),
+            TextPlace(place=str(tmp_path / "d.txt"), licence="c"),
+        ]
+    )
+    assert [(pool.lang, pool.licence, pool.facts()["paragraphs"]) for pool in corpus._pools] == [
+        ("en", "a", 1),
+        ("zh", "b", 2),
+    ]
+    assert corpus.dropped == {
+        "too_short": 4,
+        "duplicate": 1,
+        "file_without_body": 1,
+        "file_unreadable": 1,
+        "file_not_utf8": 1,
+    }
+
+
+def test_long_paragraphs_are_divided_behind_sentences(tmp_path: Path) -> None:
+    sentences = [f"This is the sentence with the number {number} in it." for number in range(20)]
+    (tmp_path / "a.txt").write_text(" ".join(sentences))
+    (pool,) = _corpus([TextPlace(place=str(tmp_path), licence="x")], max_characters=200)._pools
+    parts = [pool.paragraph(number) for number in range(pool.facts()["paragraphs"])]
+    assert " ".join(parts) == " ".join(sentences)
+    assert all(len(part) <= 200 and part.endswith(".") for part in parts)
+
+
+def test_empty_corpora_are_one_sentence(tmp_path: Path, corpus: Corpus, folder: Path) -> None:
+    (tmp_path / "a.txt").write_text("12 34\n\n" + "| 5 | 6 | 7 | 8 | 9 | 0 |")
+    with pytest.raises(BadInput, match=r"no usable text \(1 too_short, 1 not_prose\)"):
+        _corpus([TextPlace(place=str(tmp_path), licence="x")])
+    with pytest.raises(BadInput, match="no line of the form 'word frequency'"):
+        _corpus([TextPlace(place=str(tmp_path), format="words", licence="x")])
+    english = _corpus([TextPlace(place=str(folder / "en.txt"), licence="x")])
+    with pytest.raises(BadInput, match="holds no 'zh' text, only en"):
+        english.draw(rng_for(0, 0, 0), "zh", 10)
+
+
+def test_the_digest_changes_with_the_contents_and_the_settings_only(tmp_path: Path) -> None:
+    def digest(text: str, name: str, **settings: object) -> str:
+        (tmp_path / name).write_text(text)
+        return _corpus([TextPlace(place=str(tmp_path / name), licence="x")], **settings).digest
+
+    assert digest(ENGLISH[0], "a.txt") == digest(ENGLISH[0], "b.txt")
+    assert digest(ENGLISH[0], "a.txt") != digest(ENGLISH[1], "a.txt")
+    assert digest(ENGLISH[0], "a.txt") != digest(ENGLISH[0], "a.txt", english_share=0.5)
+
+
+SPHINX = """Assignment statements
+*********************
+
+Assignment statements are used to (re)bind names to values and to modify
+attributes or items of *mutable* objects, which must not collide with pre-
+existing bindings:
+
+   assignment_stmt ::= (target_list "=")+ (starred_expression)
+
+* If the target list is a single target with no trailing comma, the
+  object is assigned to that target.
+
+For example:
+
+   >>> a = 1
+
+is a statement::
+
+      a = the value that is assigned to the name and it is used for this.
+
++------+------+
+| a    | b    |
++------+------+
+"""
+
+
+def test_prose_is_told_from_headings_grammar_code_and_tables() -> None:
+    assert list(english_prose(SPHINX)) == [
+        "Assignment statements are used to (re)bind names to values and to modify attributes or items of mutable objects,"
+        + " which must not collide with pre-existing bindings:",
+        "If the target list is a single target with no trailing comma, the object is assigned to that target.",
+    ]
+
+
+def test_the_prose_of_python_s_own_topics_reads_as_english() -> None:
+    corpus = _corpus([TextPlace(place="package:pydoc_data/topics.py", format="topics", licence="PSF-2.0")])
+    (pool,) = corpus._pools
+    assert pool.lang == "en"
+    assert pool.facts()["characters"] > 150_000
+    text = pool.blob.decode()
+    assert not re.search(r"::=|>>>|\+--|\*\*\*\*|===", text)
+    assert not re.search(r"\w+_stmt\b.*::", text)
