@@ -261,8 +261,10 @@ is a statement::
 
 def test_prose_is_told_from_headings_grammar_code_and_tables() -> None:
     assert list(english_prose(SPHINX)) == [
-        "Assignment statements are used to (re)bind names to values and to modify attributes or items of mutable objects,"
-        + " which must not collide with pre-existing bindings:",
+        (
+            "Assignment statements are used to (re)bind names to values and to modify attributes or items of mutable "
+            "objects, which must not collide with pre-existing bindings:"
+        ),
         "If the target list is a single target with no trailing comma, the object is assigned to that target.",
     ]
 

@@ -1,0 +1,393 @@
+"""datagen.generate and what stands on it: the same bytes however they are made, nothing lost, every row drawn again."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pyarrow import parquet as pq
+
+from datagen import commit
+from datagen.codec import decode_png
+from datagen.corpus import CorpusConfig, TextPlace
+from datagen.generate import (
+    Address,
+    GenerateRecipe,
+    Judgement,
+    KeepAll,
+    audit_rows,
+    generate,
+    generate_shard,
+    make_plan,
+    sample_rows,
+    text_area,
+)
+from datagen.judge import JudgeConfig
+from datagen.photos import PhotoPlace, PhotosConfig
+from datagen.preview import contact_sheet, preview, write_preview
+from datagen.recipes import recipe_hash, recipe_to_yaml
+from datagen.redraw import redraw
+from datagen.storage import Folder
+from datagen.verdict import Verdict
+from datagen.verify import verify_run
+from fonts_manifest.errors import BadInput
+from fonts_manifest.scan import FontsConfig
+from render_engine.render import Assets
+from render_engine.sample import PageDistribution
+from render_engine.spec import RenderedLine, RenderedPage
+
+TEXT = """The committee met on Tuesday to consider the proposals that had been sent in during the summer.
+
+Most of them were short; a few ran to forty pages, with tables, drawings and a list of names at the end.
+
+Nobody had read all of them. It was agreed that the chairman would write to every author before Christmas."""
+
+
+@dataclass(frozen=True)
+class DropSome:
+    """Rejects the first attempt of every fourth row, and takes its time when asked to."""
+
+    seconds: float = 0.0
+
+    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
+        time.sleep(self.seconds)
+        dropped = address.row % 4 == 1 and address.attempt == 0
+        return Judgement(verdict=Verdict(keep=not dropped, reason="tired" if dropped else ""), judged_by="none")
+
+
+@dataclass(frozen=True)
+class DropAll:
+    """Rejects everything."""
+
+    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
+        return Judgement(verdict=Verdict(keep=False, reason="illegible"), judged_by="none")
+
+
+def make_recipe(folder: Path, **changes: object) -> GenerateRecipe:
+    """30 pages of 96 x 80 px in 5 shards, English in DejaVu Sans over two photographs."""
+    settings = {
+        "kind": "generate",
+        "seed": 5,
+        "rows": 30,
+        "rows_per_shard": 6,
+        "fonts": FontsConfig(places=("package:matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf",), system=False),
+        "photos": PhotosConfig(places=(PhotoPlace(place=str(folder / "photos"), licence="CC0-1.0"),), min_side_px=100),
+        "texts": CorpusConfig(places=(TextPlace(place=str(folder / "texts"), licence="CC0-1.0"),)),
+        "pages": PageDistribution(page_sizes_px=((96, 80),), languages={"en": 1.0}),
+    }
+    return GenerateRecipe.model_validate(settings | changes)
+
+
+def run(folder: Path, out: Path, *, executor: str = "serial", workers: int = 1, judge: object = DropSome()) -> object:
+    """`generate` with the recipe of `folder`."""
+    recipe = make_recipe(folder)
+    return generate(
+        recipe, recipe_hash(recipe), recipe_to_yaml(recipe), str(out), executor=executor, workers=workers, judge=judge
+    )
+
+
+def data_bytes(out: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 of every file that readers look at."""
+    paths = [path for path in sorted(out.rglob("*")) if path.is_file() and "_commits" not in path.parts]
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("inputs")
+    (path / "photos").mkdir()
+    (path / "texts").mkdir()
+    (path / "texts" / "a.txt").write_text(TEXT)
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (150, 160, 3), np.uint8)
+        Image.fromarray(pixels).save(path / "photos" / f"{seed}.png")
+    (path / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    report = run(folder, out)
+    assert (report.kept, report.shards, report.shards_before) == (30, 5, 0)
+    assert report.reasons["tired"] == 10  # rows 1 and 5 of six, in five shards
+    return out
+
+
+def test_two_ray_workers_write_the_same_bytes_as_one_process(
+    ray_session: None, folder: Path, finished: Path, tmp_path: Path
+) -> None:
+    run(folder, tmp_path, executor="ray", workers=2)
+    assert data_bytes(tmp_path) == data_bytes(finished)
+
+
+def test_shards_in_any_order_and_twice_are_the_same_bytes(folder: Path, finished: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(folder)
+    plan = make_plan(recipe, recipe_hash(recipe), recipe_to_yaml(recipe), str(tmp_path))
+    plan = replace(plan, judge=DropSome())
+    for shard in (3, 0, 4, 1, 3, 2):
+        generate_shard(plan, shard)
+    for path, sha256 in data_bytes(tmp_path).items():
+        assert sha256 == data_bytes(finished)[path]
+    assert commit.committed_shards(Folder(str(tmp_path))) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_driver_killed_in_the_middle_loses_nothing(
+    folder: Path, finished: Path, tmp_path: Path, executor: str
+) -> None:
+    script = (
+        "import sys; from pathlib import Path; from test_data_generate import DropSome, run\n"
+        f"run(Path({str(folder)!r}), Path({str(tmp_path)!r}), executor={executor!r}, judge=DropSome(seconds=0.05))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    driver = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    deadline = time.monotonic() + 120
+    commits = tmp_path / "_commits"
+    while not (commits.is_dir() and any(path.suffix == ".json" for path in commits.iterdir())):
+        assert driver.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = commit.committed_shards(Folder(str(tmp_path)))
+    assert 1 <= len(before) < 5
+    with pytest.raises(BadInput, match="no finished run"):
+        commit.read_manifest(tmp_path)
+    # What is visible is complete: every Parquet file opens, and is the file of the uninterrupted run.
+    for path in (*(tmp_path / "data").glob("*.parquet"), *(tmp_path / "rejected").glob("*.parquet")):
+        assert pq.ParquetFile(path).metadata.num_rows > 0
+    report = run(folder, tmp_path)
+    assert report.shards_before >= len(before)
+    assert report.kept == 30
+    commit.gc(tmp_path)
+    assert data_bytes(tmp_path) == data_bytes(finished)
+
+
+def test_a_finished_run_is_not_made_again(folder: Path, finished: Path) -> None:
+    before = data_bytes(finished)
+    times = [path.stat().st_mtime_ns for path in sorted((finished / "data").iterdir())]
+    assert run(folder, finished).shards_before == 5
+    assert data_bytes(finished) == before
+    assert [path.stat().st_mtime_ns for path in sorted((finished / "data").iterdir())] == times
+
+
+def test_another_recipe_is_refused_in_the_same_folder(folder: Path, finished: Path) -> None:
+    other = make_recipe(folder, seed=6)
+    with pytest.raises(BadInput, match=f"the recipe hash was .* and is {recipe_hash(other)}"):
+        generate(other, recipe_hash(other), "", str(finished), executor="serial", judge=KeepAll())
+
+
+def test_changed_texts_are_refused_in_the_same_folder(folder: Path, finished: Path) -> None:
+    path = folder / "texts" / "a.txt"
+    path.write_text(TEXT.replace("Tuesday", "Monday"))
+    try:
+        with pytest.raises(BadInput, match="the digest of texts was"):
+            run(folder, finished)
+    finally:
+        path.write_text(TEXT)
+
+
+def test_every_row_is_complete_and_rejected_ones_stand_beside_with_their_reason(folder: Path, finished: Path) -> None:
+    kept = commit.read_rows(finished, keep=True).to_pylist()
+    assert [(row["shard"], row["row"]) for row in kept] == [(shard, row) for shard in range(5) for row in range(6)]
+    for row in kept:
+        image_HW3 = decode_png(row["image"]["bytes"])
+        assert image_HW3.shape == (row["height"], row["width"], 3) == (80, 96, 3)
+        assert hashlib.sha256(image_HW3.tobytes()).hexdigest() == row["pixels_sha256"]
+        assert row["text"] == "\n".join(line["text"] for line in row["lines"])
+        assert row["characters"] == len("".join(row["text"].split()))
+        assert row["characters_per_mp"] == pytest.approx(row["characters"] / 0.00768, rel=1e-6)
+        assert 0 < row["text_area"] <= 1
+        assert (row["keep"], row["reason"], row["source"], row["lang"]) == (True, "", "synthetic", "en")
+        assert row["licence"] == ("CC0-1.0" if row["photo_id"] else None)
+    rejected = commit.read_rows(finished, keep=False).to_pylist()
+    tired = {(row["shard"], row["row"]) for row in rejected if row["reason"] == "tired"}
+    assert tired == {(shard, row) for shard in range(5) for row in (1, 5)}
+    assert not any(row["keep"] for row in rejected)
+    assert {row["attempt"] for row in kept if (row["shard"], row["row"]) in tired} >= {1}
+    metadata = pq.read_schema(next((finished / "data").iterdir())).metadata
+    assert metadata[b"recipe"].decode() == (finished / "recipe.yaml").read_text()
+
+
+def test_the_folder_names_its_fonts_photographs_texts_and_versions(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir() if path.is_file()}
+    assert names == {
+        *("recipe.yaml", "fonts.json", "photos.json", "texts.json", "versions.json"),
+        *("run.json", "manifest.parquet", "_SUCCESS"),
+    }
+    assert "broken.jpg" in (finished / "photos.json").read_text()
+
+
+def test_a_row_that_is_always_rejected_ends_the_run_with_one_sentence(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"shard 0, row 0: 20 pages in a row were rejected \(.*illegible"):
+        run(folder, tmp_path, judge=DropAll())
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(
+    folder: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+    calls: list[int] = []
+
+    def full_after_a_while(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 30:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full_after_a_while)
+        with pytest.raises(BadInput, match="the disk is full; make room and run the same command again"):
+            run(folder, tmp_path)
+    assert not list(tmp_path.rglob(".part-*"))
+    assert 1 <= len(commit.committed_shards(Folder(str(tmp_path)))) < 5
+    run(folder, tmp_path)
+    assert data_bytes(tmp_path) == data_bytes(finished)
+
+
+# redraw and verify
+
+
+def test_every_picture_is_drawn_again_pixel_for_pixel(finished: Path) -> None:
+    for path in ((finished / "data").iterdir().__next__(), (finished / "rejected").iterdir().__next__()):
+        for row in range(pq.ParquetFile(path).metadata.num_rows):
+            stored_HW3, redrawn_HW3 = redraw(path, row)
+            np.testing.assert_array_equal(stored_HW3, redrawn_HW3)
+    with pytest.raises(BadInput, match="has rows 0 to 5, there is no row 6"):
+        redraw(next((finished / "data").iterdir()), 6)
+    with pytest.raises(BadInput, match="cannot be read as a Parquet file"):
+        redraw(finished / "fonts.json", 0)
+
+
+def test_verify_counts_what_is_whole_and_names_what_is_not(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path)
+    rejected = commit.read_rows(tmp_path, ["row_id"], keep=False).num_rows
+    assert f"30 rows kept, {rejected} rejected; 9 pictures decoded, 9 of them drawn again" in verify_run(tmp_path, 9)
+    shards = sorted((tmp_path / "data").iterdir())
+    raw = shards[2].read_bytes()
+    shards[2].write_bytes(raw[:1000] + bytes([raw[1000] ^ 1]) + raw[1001:])
+    with pytest.raises(BadInput, match=f"{shards[2].name}: its {len(raw)} bytes are not those"):
+        verify_run(tmp_path)
+    shards[2].write_bytes(raw)
+    (folder / "photos" / "0.png").rename(folder / "photos" / "0.bak")
+    try:
+        with pytest.raises(BadInput, match=r"0\.png: the photograph cannot be read any more"):
+            verify_run(tmp_path, 40)
+    finally:
+        (folder / "photos" / "0.bak").rename(folder / "photos" / "0.png")
+    shards[4].unlink()
+    with pytest.raises(BadInput, match=f"{shards[4].name}: no such file"):
+        verify_run(tmp_path)
+
+
+def test_verify_sees_a_row_that_is_kept_twice_or_lost(folder: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(folder, rows=12)
+    digest = recipe_hash(recipe)
+    generate(recipe, digest, "", str(tmp_path), executor="serial", judge=KeepAll())
+    # The second shard is replaced, records and all, by a copy of the first: every file is as its record says.
+    record = tmp_path / "_commits" / "00000000.json"
+    (tmp_path / "_commits" / "00000001.json").write_text(record.read_text().replace('"shard":0', '"shard":1'))
+    commit.finish_run(Folder(str(tmp_path)), 2)
+    with pytest.raises(BadInput, match="stands in the run twice"):
+        verify_run(tmp_path)
+
+
+# sampling, preview
+
+
+def test_a_page_depends_on_its_address_only(folder: Path) -> None:
+    recipe = make_recipe(folder)
+    plan = make_plan(recipe, "0" * 16, "")
+    addresses = [Address(1, 2), Address(0, 0), Address(1, 2, 1), Address(4, 5)]
+    forwards = {page.address: page for page in sample_rows(plan, addresses)}
+    backwards = {page.address: page for page in sample_rows(plan, addresses[::-1])}
+    for address in addresses:
+        assert forwards[address].spec == backwards[address].spec
+        np.testing.assert_array_equal(forwards[address].page.image_HW3, backwards[address].page.image_HW3)
+    assert len({page.spec for page in forwards.values()}) == 4
+
+
+def test_audit_rows_are_a_fixed_sample_of_distinct_rows(folder: Path) -> None:
+    recipe = make_recipe(folder, rows=5000, rows_per_shard=999, judge=JudgeConfig(sample_pages=300))
+    plan = make_plan(recipe, "", "")
+    rows = audit_rows(plan)
+    assert rows == audit_rows(plan) == sorted(set(rows))
+    assert len(rows) == 300
+    assert all(address.row < plan.rows_in(address.shard) and address.attempt == 0 for address in rows)
+    assert rows != audit_rows(replace(plan, seed=6))
+    shards = [address.shard for address in rows]
+    assert all(shards.count(shard) > 25 for shard in range(5))  # 60 expected in each
+    assert len(audit_rows(replace(plan, rows=17))) == 17
+
+
+def test_a_language_without_text_is_refused_before_anything_is_drawn(folder: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(folder, pages=PageDistribution(languages={"en": 0.5, "zh": 0.5}))
+    with pytest.raises(BadInput, match="no 'zh' text in the places named"):
+        generate(recipe, "0" * 16, "", str(tmp_path / "out"), executor="serial", judge=KeepAll())
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_area_is_the_share_of_pixels_in_quads_with_overlaps_counted_once() -> None:
+    def line(x0: float, y0: float, x1: float, y1: float) -> RenderedLine:
+        return RenderedLine(
+            text="x",
+            lang="en",
+            quad_px=(x0, y0, x1, y0, x1, y1, x0, y1),
+            size_px=8,
+            ink_height_px=5,
+            face_id="f-0",
+            ink_rgb=(0, 0, 0),
+            ground_rgb=(255, 255, 255),
+            contrast=21,
+            clutter=0,
+            opacity=1,
+            block=0,
+        )
+
+    image_HW3 = np.zeros((50, 100, 3), np.uint8)
+    assert text_area(RenderedPage(image_HW3=image_HW3, lines=())) == 0
+    one = RenderedPage(image_HW3=image_HW3, lines=(line(10, 10, 60, 30),))
+    assert text_area(one) == pytest.approx(50 * 20 / 5000)
+    two = RenderedPage(image_HW3=image_HW3, lines=(line(10, 10, 60, 30), line(40, 20, 80, 40)))
+    assert text_area(two) == pytest.approx((50 * 20 + 40 * 20 - 20 * 10) / 5000)
+    beyond = RenderedPage(image_HW3=image_HW3, lines=(line(-10, -10, 200, 200),))
+    assert text_area(beyond) == 1
+
+
+def test_a_contact_sheet_shows_every_picture_pixel_for_pixel() -> None:
+    images = [np.full((20 + number, 30, 3), 10 * number, np.uint8) for number in range(5)]
+    sheet_HW3 = contact_sheet(images, 2, ["a", "b", "c", "d", "e"])
+    assert sheet_HW3.shape == (3 * (24 + 16 + 6) + 6, 2 * (30 + 6) + 6, 3)
+    for number, image_HW3 in enumerate(images):
+        top, left = 6 + number // 2 * 46, 6 + number % 2 * 36
+        np.testing.assert_array_equal(sheet_HW3[top : top + 20 + number, left : left + 30], image_HW3)
+    assert contact_sheet(images[:1], 4).shape == (20 + 12, 30 + 12, 3)
+    with pytest.raises(ValueError, match="5 pictures need as many labels, got 1"):
+        contact_sheet(images, 2, ["a"])
+
+
+def test_a_preview_shows_the_first_rows_of_the_run(folder: Path, finished: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(folder)
+    pages = preview(recipe, 6)
+    drawn = {
+        row["row"]: row["pixels_sha256"]
+        for row in commit.read_rows(finished).to_pylist()
+        if row["attempt"] == 0 and row["shard"] == 0
+    }
+    for page in pages:
+        if page.address.shard == 0:
+            assert hashlib.sha256(page.page.image_HW3.tobytes()).hexdigest() == drawn[page.address.row]
+    write_preview(recipe, 4, tmp_path / "plain.png")
+    write_preview(recipe, 4, tmp_path / "boxes.png", boxes=True)
+    plain, boxes = (np.asarray(Image.open(tmp_path / name)) for name in ("plain.png", "boxes.png"))
+    assert plain.shape == boxes.shape == (2 * (80 + 16 + 6) + 6, 2 * (96 + 6) + 6, 3)
+    assert (plain != boxes).any()
