@@ -599,9 +599,9 @@ def text_area(page: RenderedPage) -> float:
     covered_HW = np.zeros((height, width), bool)
     for line in page.lines:
         corners_42 = np.array(line.quad_px, np.float64).reshape(4, 2)
-        left, top = np.maximum(np.floor(corners_42.min(axis=0)), 0).astype(int)
-        right, bottom = np.minimum(np.ceil(corners_42.max(axis=0)).astype(int), (width, height))
-        # OpenCV's fillConvexPoly also fills the pixels that the edges only touch: 7 % too many for a line of 50 x 20 px.
+        left, top = np.clip(np.floor(corners_42.min(axis=0)), 0, (width, height)).astype(int)
+        right, bottom = np.clip(np.ceil(corners_42.max(axis=0)), 0, (width, height)).astype(int)
+        # OpenCV's fillConvexPoly also fills pixels that the edges only touch: 7 % too many for a line of 50 x 20 px.
         y_HW, x_HW = np.mgrid[top:bottom, left:right] + 0.5
         inside_HW = np.ones(y_HW.shape, bool)
         for (x0, y0), (x1, y1) in zip(corners_42, np.roll(corners_42, -1, axis=0), strict=True):

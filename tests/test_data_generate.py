@@ -361,6 +361,7 @@ def test_text_area_is_the_share_of_pixels_in_quads_with_overlaps_counted_once() 
     assert text_area(two) == pytest.approx((50 * 20 + 40 * 20 - 20 * 10) / 5000)
     beyond = RenderedPage(image_HW3=image_HW3, lines=(line(-10, -10, 200, 200),))
     assert text_area(beyond) == 1
+    assert text_area(RenderedPage(image_HW3=image_HW3, lines=(line(-30, 5, -10, 20),))) == 0
 
 
 def test_a_contact_sheet_shows_every_picture_pixel_for_pixel() -> None:
