@@ -155,8 +155,8 @@ def test_glyphs_and_advances_of_chinese_equal_harfbuzz_on_the_whole_text(face):
     ids=["english", "chinese"],
 )
 def test_pens_stand_where_harfbuzz_puts_them_at_the_size_drawn(face, lang, script, text):
-    size_26_6 = round(9.5 * 64)
-    line = block(text, lang=lang, faces=(face,), size=9.5, box=(0.0, 0.0, 4000.0, 40.0))
+    size_26_6 = round(9.3 * 64)
+    line = block(text, lang=lang, faces=(face,), size=9.3, box=(0.0, 0.0, 4000.0, 40.0))
     render(page(line, width=4000, height=40), ASSETS)
     keys = ASSETS.scratch.keys[: ASSETS.scratch.glyph_count]
     pens_px = ASSETS.scratch.pens[: len(keys), 0] + (keys & 3) / 4
