@@ -6,7 +6,7 @@ import numpy as np
 def rng_for(seed: int, shard: int, row: int, attempt: int = 0) -> np.random.Generator:
     """The generator of one row: the same for any number of workers, in any order, after any crash.
 
-    All four are non-negative integers. Philox keyed by NumPy's SeedSequence: distinct addresses give independent streams
+    All four are non-negative integers. Philox keyed by NumPy's SeedSequence: distinct addresses, independent streams
     (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(shard, row, attempt))))
