@@ -1,0 +1,46 @@
+"""What the trainer sees of the data: one batch.
+
+Legend: B pictures, H W pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The pictures of one step, or the part of them that one rank works on."""
+
+    images_B3HW: torch.Tensor
+    """float32 sRGB in [-1, 1], contiguous."""
+    source_ids: tuple[int, ...]
+    """Index of each picture's source in the mixture."""
+    row_ids: tuple[str, ...]
+    """Column `row_id` of each picture."""
+    step: int
+
+
+def to_unit_range(images_BHW3: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]; 0 and 255 become exactly -1 and 1."""
+    return torch.from_numpy(images_BHW3).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+
+
+def to_uint8(images_B3HW: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """The way back, rounded and clamped: (B, H, W, 3)."""
+    levels = images_B3HW.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def crop_corner(seed: int, step: int, slot: int, height: int, width: int, size: int) -> tuple[int, int]:
+    """Top and left of the size x size crop of one picture: a function of its place in training alone.
+
+    `slot` counts through the global batch, so the world size changes nothing. Raises ValueError when the picture is
+    smaller than the crop: pictures are never resized.
+    """
+    if height < size or width < size:
+        raise ValueError(f"a picture of {width}x{height} px cannot give a crop of {size} px")
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1, step, slot))))
+    return int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))

@@ -1,0 +1,145 @@
+"""The four published sizes, the small ones for CPUs, and what can be said of each without training it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch.utils.flop_counter import FlopCounterMode
+
+from fonts_manifest.config import Config
+from fonts_manifest.errors import BadInput
+from vae.model import GSCAutoencoder, SkipMode
+from vae.skip import GroupOrder, SkipBasis
+
+
+class GSCConfig(Config):
+    """The shape of a GSC autoencoder; the widths and counts of the published ones stand in `FAMILY`."""
+
+    encoder_widths: tuple[int, ...] = (96, 192, 384, 768, 768)
+    """Features of each encoder level, finest first; the compression is 2^(levels - 1)."""
+    decoder_widths: tuple[int, ...] = (144, 288, 576, 1152, 1152)
+    """Features of each decoder level, finest first."""
+    latent_channels: int = Field(default=64, ge=1)
+    """Numbers a latent cell."""
+    encoder_blocks: int = Field(default=2, ge=1)
+    """Residual blocks of an encoder level."""
+    decoder_blocks: int = Field(default=3, ge=1)
+    """Residual blocks of a decoder level."""
+    skip: SkipMode = "gsc"
+    """gsc: pixels into the latent; gsc_deep: into the middle features; gsc_both; lsc: around each level; nsc: none."""
+    skip_basis: SkipBasis = "mean"
+    """mean: the paper's group mean; dct, pca: fixed orthonormal bases that start 2 to 9 dB higher."""
+    group_order: GroupOrder = "raster"
+    """Which pixels the mean basis groups: neighbours along rows, or along the Z curve."""
+    decoder_mirror: bool = False
+    """Whether the transposes of the encoder's global skips join the decoder's output."""
+
+
+def build_model(config: GSCConfig) -> GSCAutoencoder:
+    """A freshly initialised model (torch's global generator). Raises BadInput when the shape cannot be built."""
+    try:
+        return GSCAutoencoder(
+            block_out_channels=config.encoder_widths,
+            decoder_block_out_channels=config.decoder_widths,
+            latent_channels=config.latent_channels,
+            layers_per_block=config.encoder_blocks,
+            decoder_layers_per_block=config.decoder_blocks,
+            skip=config.skip,
+            skip_basis=config.skip_basis,
+            group_order=config.group_order,
+            decoder_mirror=config.decoder_mirror,
+        )
+    except ValueError as error:
+        raise BadInput(f"this model cannot be built: {error}") from error
+
+
+def f16c64() -> GSCConfig:
+    """Table 1: 76 M and 248 M parameters."""
+    return GSCConfig()
+
+
+def f16c128() -> GSCConfig:
+    """Table 1: 76 M and 248 M parameters."""
+    return GSCConfig(latent_channels=128)
+
+
+def f32c128() -> GSCConfig:
+    """Table 1: 77 M and 250 M parameters."""
+    return GSCConfig(
+        encoder_widths=(96, 96, 192, 384, 768, 768),
+        decoder_widths=(144, 144, 288, 576, 1152, 1152),
+        latent_channels=128,
+    )
+
+
+def f32c192() -> GSCConfig:
+    """Table 1: 78 M and 250 M parameters."""
+    return f32c128().model_copy(update={"latent_channels": 192})
+
+
+def demo_f16c64() -> GSCConfig:
+    """The architecture at widths that a laptop trains in minutes.
+
+    Most work is done at the deepest level, where a convolution of 256 features costs a pixel less than one of 8 at full
+    size.
+    """
+    return GSCConfig(
+        encoder_widths=(8, 8, 16, 32, 256),
+        decoder_widths=(8, 8, 16, 32, 256),
+        encoder_blocks=1,
+        decoder_blocks=1,
+        skip="gsc_both",
+        skip_basis="pca",
+        decoder_mirror=True,
+    )
+
+
+FAMILY: dict[str, Callable[[], GSCConfig]] = {
+    "f16c64": f16c64,
+    "f16c128": f16c128,
+    "f32c128": f32c128,
+    "f32c192": f32c192,
+    "demo_f16c64": demo_f16c64,
+}
+
+
+def model_config(name: str) -> GSCConfig:
+    """The configuration of a member of the family. Raises BadInput for another name."""
+    if name not in FAMILY:
+        raise BadInput(f"no model is called {name!r}; there are {', '.join(FAMILY)}")
+    return FAMILY[name]()
+
+
+def describe_model(name: str, sizes_px: tuple[int, ...] = (256, 1024)) -> dict[str, Any]:
+    """What can be said of a member of the family without building it in memory: counts and the cost of a forward pass.
+
+    Keys: name, compression, latent_channels, encoder_params, decoder_params, encode_halo and decode_halo (cells of
+    context that a tile needs), and for each size encode_tflop_{px} and decode_tflop_{px} (a multiplication and an
+    addition are two). Raises BadInput for an unknown name.
+    """
+    config = model_config(name)
+    with torch.device("meta"):
+        model = build_model(config).to("meta")  # the bases come from NumPy, which the context leaves alone
+    facts: dict[str, Any] = {
+        "name": name,
+        "compression": model.compression,
+        "latent_channels": config.latent_channels,
+        "encoder_params": sum(p.numel() for p in model.encoder.parameters()),
+        "decoder_params": sum(p.numel() for p in model.decoder.parameters()),
+        "encode_halo": model.encode_halo,
+        "decode_halo": model.decode_halo,
+    }
+    for size in sizes_px:
+        image = torch.empty(1, 3, size, size, device="meta")
+        cells = size // model.compression
+        latent = torch.empty(1, config.latent_channels, cells, cells, device="meta")
+        facts[f"encode_tflop_{size}"] = _tflop(model.encode, image)
+        facts[f"decode_tflop_{size}"] = _tflop(model.decode, latent)
+    return facts
+
+
+def _tflop(function: Callable[[torch.Tensor], object], argument: torch.Tensor) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        function(argument)
+    return counter.get_total_flops() / 1e12

@@ -1,0 +1,76 @@
+"""Loss terms as pure functions: one value a picture, so that logs can tell sources apart.
+
+Legend: B pictures, H W pixels, C channels, N = h w positions, D feature width.
+"""
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from fonts_manifest.config import Config
+
+
+class LossConfig(Config):
+    """Weights of the terms; a term of weight 0 is not computed."""
+
+    l1: float = Field(default=1.0, ge=0)
+    """Mean absolute error, the paper's reconstruction term."""
+    mse: float = Field(default=0.0, ge=0)
+    """Mean squared error: near the linear skip its gradient grows with the error, and short runs gain most by it."""
+    gradient: float = Field(default=0.0, ge=0)
+    """Error of the picture's gradients at three scales."""
+
+
+def reconstruction_terms(
+    config: LossConfig, output_B3HW: torch.Tensor, target_B3HW: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Each active term, weighted, (B,); their sum is the loss of each picture."""
+    terms = {"l1": (config.l1, l1), "mse": (config.mse, mse), "gradient": (config.gradient, gradient_l1)}
+    return {name: weight * term(output_B3HW, target_B3HW) for name, (weight, term) in terms.items() if weight}
+
+
+def l1(output_B3HW: torch.Tensor, target_B3HW: torch.Tensor) -> torch.Tensor:
+    """(B,) mean |y - x| over colours and pixels, in float32."""
+    return (output_B3HW.float() - target_B3HW.float()).abs().flatten(1).mean(1)
+
+
+def mse(output_B3HW: torch.Tensor, target_B3HW: torch.Tensor) -> torch.Tensor:
+    """(B,) mean (y - x)^2 over colours and pixels, in float32."""
+    return (output_B3HW.float() - target_B3HW.float()).square().flatten(1).mean(1)
+
+
+def gradient_l1(output_B3HW: torch.Tensor, target_B3HW: torch.Tensor, scales: int = 3) -> torch.Tensor:
+    """(B,) mean |grad y - grad x| over horizontal and vertical neighbours, averaged over `scales` halvings.
+
+    A cheap term for edges that needs no weights; H and W are at least 2^scales px.
+    """
+    error = output_B3HW.float() - target_B3HW.float()  # the gradient is linear
+    total = torch.zeros(len(error), device=error.device)
+    for _ in range(scales):
+        across, down = error.diff(dim=3), error.diff(dim=2)
+        total = total + (across.abs().flatten(1).mean(1) + down.abs().flatten(1).mean(1)) / 2
+        error = F.avg_pool2d(error, 2)
+    return total / scales
+
+
+def l_mcos(projected_BND: torch.Tensor, feature_BND: torch.Tensor, margin: float) -> torch.Tensor:
+    """(B,) marginal cosine loss (Qwen-Image-VAE-2.0 report, section 4.2):
+
+    L_mcos = 1/N sum_p ReLU(1 - cos(z'_p, f_p) - m_cos)
+
+    projected: the latents through the learned projection, z' = W z; feature: the semantic encoder's.
+    """
+    cosine_BN = F.cosine_similarity(projected_BND.float(), feature_BND.float(), dim=2)
+    return F.relu(1 - cosine_BN - margin).mean(1)
+
+
+def l_mdms(projected_BND: torch.Tensor, feature_BND: torch.Tensor, margin: float) -> torch.Tensor:
+    """(B,) marginal distance matrix similarity loss (the same section):
+
+    L_mdms = 1/N^2 sum_p sum_q ReLU(|cos(z'_p, z'_q) - cos(f_p, f_q)| - m_dist)
+
+    Memory grows with N^2: sample positions above some 1,024 before calling.
+    """
+    z_BND, f_BND = F.normalize(projected_BND.float(), dim=2), F.normalize(feature_BND.float(), dim=2)
+    difference_BNN = z_BND @ z_BND.transpose(1, 2) - f_BND @ f_BND.transpose(1, 2)
+    return F.relu(difference_BNN.abs() - margin).flatten(1).mean(1)
