@@ -53,14 +53,14 @@ class FilterRecipe(Config):
     """What this recipe is for."""
     input: IngestConfig
     """The files."""
-    min_side_px: int = Field(256, ge=16)
+    min_side_px: int = Field(default=256, ge=16)
     """Shorter side; smaller ones go as "too_small"."""
-    max_aspect: float = Field(5.0, ge=1)
+    max_aspect: float = Field(default=5.0, ge=1)
     """Long side over short side; narrower ones go as "too_narrow"."""
-    min_jpeg_quality: float = Field(40.0, ge=1, le=100)
+    min_jpeg_quality: float = Field(default=40.0, ge=1, le=100)
     """JPEG files of lower quality, by their quantisation tables, go as "jpeg_damage": at 30 there are rings around
     every letter, at 60 they are hard to see."""
-    max_blank_share: float = Field(0.97, ge=0, le=1)
+    max_blank_share: float = Field(default=0.97, ge=0, le=1)
     """Share of 32 px tiles of one colour; above it "blank" (real slides reach .82, title pages .95)."""
     min_sharpness: float = -2.4
     """Log ratio of spectral powers (`quality.sharpness`); below it "blurred". Of 118 sharp real pictures 2 lie below,
@@ -71,7 +71,7 @@ class FilterRecipe(Config):
     """Classes that are kept: none (general pictures) below 30 characters a megapixel, sparse below 300, medium below
     900, dense from there on; others go as "sparse_text" and so on. A few words in a photograph serve neither the text
     set nor the general one."""
-    rows_per_shard: int = Field(64, ge=1)
+    rows_per_shard: int = Field(default=64, ge=1)
     """Pictures looked at by one task; its kept and rejected rows are two files."""
 
 
@@ -114,7 +114,7 @@ class FilterReport:
 class ProgressReport(Protocol):
     """Told how far a run is."""
 
-    def __call__(self, stage: str, done: int, total: int, reasons: Mapping[str, int]) -> None:
+    def __call__(self, stage: str, done: int, total: int, reasons: Mapping[str, int], /) -> None:
         """stage: "filter". done, total: pictures. reasons: rejected so far, in this start."""
 
 

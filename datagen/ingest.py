@@ -36,13 +36,13 @@ class IngestConfig(Config):
 
     places: tuple[RealPlace, ...] = Field(min_length=1)
     """A file found in two places counts once, under the licence of the first; equal files count once ("duplicate")."""
-    pdf_dpi: int = Field(150, ge=36, le=600)
+    pdf_dpi: int = Field(default=150, ge=36, le=600)
     """Resolution at which PDF pages are drawn; 10 point text has an em of 21 px at 150."""
-    max_pdf_pages: int = Field(100, ge=1)
+    max_pdf_pages: int = Field(default=100, ge=1)
     """Pages taken from one document, from its first on; the others are not listed."""
-    max_megapixels: float = Field(40.0, gt=0, le=64)
+    max_megapixels: float = Field(default=40.0, gt=0, le=64)
     """Larger pictures and pages are left out as "too_many_pixels" before anything is decoded or drawn."""
-    max_file_megabytes: float = Field(500.0, gt=0)
+    max_file_megabytes: float = Field(default=500.0, gt=0)
     """Larger files are left out as "file_too_large" unread."""
 
 

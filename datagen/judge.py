@@ -40,21 +40,21 @@ class JudgeConfig(Config):
 
     recognizer: str = "rapidocr"
     """The reader, as `glyphmill bench ocr` lists them."""
-    min_line_ned: float = Field(0.6, ge=0, le=1)
+    min_line_ned: float = Field(default=0.6, ge=0, le=1)
     """A line is bad when its NED relative to its clean print is below this. Hard but legible text should stay."""
-    max_bad_lines: float = Field(0.3, ge=0, le=1)
+    max_bad_lines: float = Field(default=0.3, ge=0, le=1)
     """A page goes when a larger share of its lines is bad."""
-    min_page_ned: float = Field(0.7, ge=0, le=1)
+    min_page_ned: float = Field(default=0.7, ge=0, le=1)
     """A page goes when the mean of its lines' relative NED, weighted by characters, is below this."""
-    min_characters: int = Field(4, ge=1)
+    min_characters: int = Field(default=4, ge=1)
     """A page with fewer characters (blanks not counted) goes."""
-    min_contrast: float = Field(1.5, ge=1, le=21)
+    min_contrast: float = Field(default=1.5, ge=1, le=21)
     """WCAG ratio that decides for a line whose clean print the reader cannot read either; it also tells "low_contrast"
     from "illegible" as the reason of a drop."""
-    min_colour_step: float = Field(16.0, ge=0, le=255)
+    min_colour_step: float = Field(default=16.0, ge=0, le=255)
     """Least difference of ink (at its opacity) and mean ground, RMS over RGB. A line below it is bad whatever OCR says:
     PP-OCR reads 254 on 255, which nobody can see. 16 is a WCAG ratio of 1.15 on white."""
-    sample_pages: int = Field(320, ge=300)
+    sample_pages: int = Field(default=320, ge=300)
     """Pages that are read in full: the sample of the calibration and the audit of the rules."""
 
 
@@ -97,8 +97,8 @@ def read_lines(recognizer: Recognizer, page: RenderedPage, assets: "Assets") -> 
 def _with_margin(line: RenderedLine) -> list[float]:
     """The line's quad grown by a fifth of its ink height above and below, a tenth before and behind.
 
-    The reader was trained on boxes with some air: 1,860 drawn lines are read at .788 so and at .777 without, those below
-    8 px at .659 and .640.
+    The reader was trained on boxes with some air: 1,860 drawn lines are read at .788 so and at .777 without, those
+    below 8 px at .659 and .640.
     """
     start_top, end_top, end_bottom, start_bottom = np.asarray(line.quad_px, np.float64).reshape(4, 2)
     along, down = end_top - start_top, start_bottom - start_top

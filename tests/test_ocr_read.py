@@ -66,7 +66,7 @@ def test_reading_twice_gives_the_same_to_the_last_bit(reader):
 def test_small_lines_keep_their_order_where_the_library_shuffles_them(reader):
     # 7 px text, lines 9 px apart, each starting left of the one above: rapidocr sorts rows of 10 px by x, from below.
     rows = [" ".join(WORDS[start : start + 4]) for start in range(0, 16, 4)]
-    image = np.full((60, 260, 3), 255, np.uint8)
+    image = np.full((260, 260, 3), 255, np.uint8)  # rapidocr enlarges the short side to 736 px
     for number, row in enumerate(rows):
         line = draw_lines([row], 7, 9, (190, 20))[8:20]
         top, left = 6 + 9 * number, 60 - 18 * number
@@ -80,7 +80,7 @@ def test_small_lines_keep_their_order_where_the_library_shuffles_them(reader):
 def test_pages_read_as_rapidocr_reads_them(reader):
     from rapidocr import RapidOCR
 
-    image = draw_lines([" ".join(WORDS[i : i + 5]) for i in range(0, 15, 5)], 14, 26, (330, 100))
+    image = draw_lines([" ".join(WORDS[i : i + 5]) for i in range(0, 15, 5)], 14, 26, (330, 330))
     library = RapidOCR(params={"Global.log_level": "critical", "Global.text_score": 0.0, "Global.use_cls": False})(
         np.ascontiguousarray(image[:, :, ::-1])
     )
