@@ -61,11 +61,11 @@ def test_rows_of_any_height_come_top_down_and_left_to_right(pitch, rows, columns
 
 
 def test_two_columns_half_a_line_apart_do_not_melt_into_one_row():
-    # Centres 7 px apart all the way down: comparing neighbours instead of the row's first line joins them all.
-    left = [box(0, y, 90, y + 12) for y in range(0, 140, 14)]
-    right = [box(100, y + 7, 190, y + 19) for y in range(0, 140, 14)]
-    order = reading_order(left + right)
-    tops = [(left + right)[index][1] for index in order]
+    # Centres 5 px apart all down, the threshold is 5.5: comparing neighbours instead of a row's first line would
+    # join all of them and read the left column before the right one.
+    left = [box(0, y, 90, y + 11) for y in range(0, 100, 10)]
+    right = [box(100, y + 5, 190, y + 16) for y in range(0, 100, 10)]
+    tops = [(left + right)[index][1] for index in reading_order(left + right)]
     assert tops == sorted(tops)
 
 
