@@ -108,14 +108,14 @@ def filter_(
         report = engine.filter_corpus(
             loaded,
             recipe_hash(loaded),
-            recipe_to_yaml(loaded),
             out,
             executor=executor,
             workers=workers,
             address=ray_address,
+            recipe_yaml=recipe_to_yaml(loaded),
             progress=progress,
         )
-    typer.echo(f"{out}: {report.kept:,} pictures kept, {report.seconds:.1f} s")
+    typer.echo(f"{out}: {report.kept:,} of {report.seen:,} pictures kept, {report.seconds:.1f} s")
     for reason, count in report.reasons.items():
         typer.echo(f"  dropped {count:,}: {reason}")
 

@@ -36,11 +36,14 @@ _DRIVER_ENVIRONMENT = {
 _OBJECT_STORE_BYTES = 256 << 20
 
 
-class WorkerLost(RuntimeError):
+class WorkerLost(BadInput):
     """The process that ran a task died again and again: a crash inside a native library, or memory ran out."""
 
     def __init__(self, item: object, attempts: int, cause: str) -> None:
-        super().__init__(f"the worker of task {item} died {attempts} times ({cause})")
+        super().__init__(
+            f"task {item}: its worker died {attempts} times ({cause}), by a crash inside a native library or for want "
+            "of memory; what is finished is kept"
+        )
         self.item = item
 
 

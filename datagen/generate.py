@@ -42,16 +42,16 @@ from datagen.ocr import count_characters, open_recognizer
 from datagen.photos import PhotoIndex, PhotosConfig, PhotoStore, index_photos, index_to_json
 from datagen.recipes import library_versions
 from datagen.schema import SCHEMA, with_metadata
-from datagen.seeds import rng_for, rng_for_run
+from datagen.seeds import rng_for, rng_for_run, rng_for_shard
 from datagen.shards import ShardBuilder
 from datagen.storage import Folder
 from datagen.verdict import Verdict
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
-from fonts_manifest.manifest import Manifest, load_manifest, save_manifest
+from fonts_manifest.manifest import FontFace, Manifest, load_manifest, save_manifest
 from fonts_manifest.scan import FontsConfig, scan_fonts
 from render_engine.render import Assets, render
-from render_engine.sample import PageDistribution, sample_spec
+from render_engine.sample import PageDistribution, faces_of_shard, sample_spec
 from render_engine.spec import PageSpec, PhotoCrop, RenderedPage, RenderError, spec_to_json
 
 FONTS = "fonts.json"
@@ -504,14 +504,21 @@ class _Workshop:
         if self.corpus.digest != plan.texts_digest:
             raise BadInput("texts: the files have changed since the run was planned, or differ on this machine")
         self.assets = Assets(plan.manifest.faces, PhotoStore(plan.photos.photos))
+        self._faces: tuple[int, tuple[FontFace, ...]] = (-1, ())
 
     def draw(self, plan: GeneratePlan, address: Address) -> SampledPage:
         rng = rng_for(plan.seed, *address)
-        spec = sample_spec(rng, plan.pages, plan.manifest.faces, self.corpus, plan.photos.photos)
+        spec = sample_spec(rng, plan.pages, self._faces_of(plan, address.shard), self.corpus, plan.photos.photos)
         try:
             return SampledPage(address=address, spec=spec, page=render(spec, self.assets))
         except RenderError as error:
             return SampledPage(address=address, spec=spec, page=None, reason=error.reason)
+
+    def _faces_of(self, plan: GeneratePlan, shard: int) -> tuple[FontFace, ...]:
+        if self._faces[0] != shard:
+            rng = rng_for_shard(plan.seed, shard)
+            self._faces = (shard, faces_of_shard(rng, plan.pages, plan.manifest.faces))
+        return self._faces[1]
 
 
 _workshops: dict[tuple[str, ...], _Workshop] = {}

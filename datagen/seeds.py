@@ -12,6 +12,11 @@ def rng_for(seed: int, shard: int, row: int, attempt: int = 0) -> np.random.Gene
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(shard, row, attempt))))
 
 
+def rng_for_shard(seed: int, shard: int) -> np.random.Generator:
+    """A generator for a choice that concerns a whole shard, apart from every row's (its key has another length)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(shard, 0))))
+
+
 def rng_for_run(seed: int, purpose: int) -> np.random.Generator:
     """A generator for a choice that concerns a whole run, apart from every row's (its key has another length)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(purpose,))))

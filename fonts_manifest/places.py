@@ -23,7 +23,7 @@ def resolve_place(place: str) -> Path:
 
 
 def find_files(places: Iterable[str], suffixes: frozenset[str]) -> list[Path]:
-    """All files under `places` (files, folders searched to the bottom, globs) whose lower-case suffix is one of `suffixes`.
+    """All files under `places` (files, folders searched to the bottom, globs) with a suffix of `suffixes` (lower case).
 
     Sorted within each place, each file once; a file that is named outright needs no matching suffix. Raises BadInput
     when a place does not exist.

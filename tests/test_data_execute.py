@@ -87,7 +87,7 @@ def test_tasks_of_killed_workers_are_run_again(ray_session: None, tmp_path: Path
 
 
 def test_a_task_that_always_kills_its_worker_is_named(ray_session: None) -> None:
-    with pytest.raises(WorkerLost, match="task 7 died 2 times") as raised:
+    with pytest.raises(WorkerLost, match="task 7: its worker died 2 times") as raised:
         list(run_tasks(_die, None, [7], executor="ray", workers=2, retries=1))
     assert raised.value.item == 7
 
