@@ -283,5 +283,16 @@ def test_held_out_pictures_are_middles_spread_over_the_run(run: Path) -> None:
     assert len({row_id for row_id, _ in got}) == 5
     for row_id, image in got:
         np.testing.assert_array_equal(image, pictures[int(row_id[1:])][8:24, 8:24])
-    assert len(held_out_pictures(source, 10**6, 16)) == source.held_out_rows
+    assert len(held_out_pictures(source, source.held_out_rows, 16)) == source.held_out_rows
     assert held_out_pictures(source, 5, 64) == []
+
+
+def test_few_large_held_out_pictures_give_crops_that_do_not_overlap(run: Path) -> None:
+    source = open_source(config(run), 8, 0.5)
+    pictures = stripes(50, 32)
+    got = held_out_pictures(source, 10**6, 16)
+    assert len(got) == 4 * source.held_out_rows
+    for first in range(0, len(got), 4):
+        picture = pictures[int(got[first][0][1:])]
+        joined = [np.hstack([got[first][1], got[first + 1][1]]), np.hstack([got[first + 2][1], got[first + 3][1]])]
+        np.testing.assert_array_equal(np.vstack(joined), picture)

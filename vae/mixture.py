@@ -437,15 +437,30 @@ class Feed:
 
 
 def held_out_pictures(source: Source, count: int, size_px: int) -> list[tuple[str, npt.NDArray[np.uint8]]]:
-    """Row id and the middle size x size crop of up to `count` held-out pictures, spread evenly over the rows."""
+    """Row id and a size x size crop of held-out pictures, `count` of them where the source holds enough.
+
+    Pictures are taken evenly over the rows, the middle of each; where there are fewer than `count`, each large one
+    gives several crops that do not overlap, evenly over its area. Smaller pictures give none.
+    """
     reader = SourceReader(source.held_out, 0, 0)
     places = [(g, int(row)) for g, group in enumerate(source.held_out) for row in group.rows]
-    chosen = [places[i * len(places) // count] for i in range(count)] if len(places) > count else places
-    pictures = []
-    for group, row in chosen:
+    each = -(-count // len(places)) if places else 0
+    crops = []
+    for group, row in _evenly(places, count):
         row_id, image_HW3 = reader.picture(group, row)
-        if min(image_HW3.shape[:2]) < size_px:
-            continue
-        top, left = ((side - size_px) // 2 for side in image_HW3.shape[:2])
-        pictures.append((row_id, image_HW3[top : top + size_px, left : left + size_px]))
-    return pictures
+        height, width = image_HW3.shape[:2]
+        down, across = height // size_px, width // size_px
+        cells = [(i, j) for i in range(down) for j in range(across)]
+        if each == 1 and cells:
+            down, across, cells = 1, 1, [(0, 0)]
+        for i, j in _evenly(cells, each):
+            top, left = (height - down * size_px) // 2 + i * size_px, (width - across * size_px) // 2 + j * size_px
+            crops.append((row_id, image_HW3[top : top + size_px, left : left + size_px]))
+    return crops[:count]
+
+
+def _evenly(items: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+    """At most `count` of the items, the middles of equal parts of the list."""
+    if len(items) <= count:
+        return items
+    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
