@@ -6,6 +6,7 @@ Legend: B pictures, H W pixels.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ Codec = Callable[[torch.Tensor], torch.Tensor]
 
 Pictures = npt.NDArray[np.uint8]
 """(B, H, W, 3) sRGB."""
+
+_Values = npt.NDArray[np.float64]
 
 MIN_CHARACTERS = 5
 """Originals on which the reader finds fewer have no NED: one letter more or less would decide."""
@@ -50,6 +53,14 @@ class Row:
     ssim: Figure
     ned: Figure | None
     """None when no reader was given or the reader finds no text in the set."""
+    gain_db: Figure | None
+    """PSNR over the baseline's, picture by picture: pictures differ by more than codecs do. None without a baseline."""
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> "Row":
+        """Back from `dataclasses.asdict`, through JSON or not."""
+        figures = {name: record[name] and Figure(**record[name]) for name in ("psnr_db", "ssim", "ned", "gain_db")}
+        return cls(codec=record["codec"], set_name=record["set_name"], **figures)
 
 
 def load_model(folder: Path) -> GSCAutoencoder:
@@ -95,39 +106,55 @@ def evaluate(
     codecs: Mapping[str, Codec],
     sets: Mapping[str, Pictures],
     recognizer: Recognizer | None = None,
+    *,
+    baseline: str | None = None,
     read_at_most: int = 32,
     advance: Callable[[], object] = lambda: None,
 ) -> list[Row]:
     """Every codec on every set, in the order given.
 
-    sets: name -> pictures of one size. recognizer: reads originals and reconstructions, of each set the first
-    `read_at_most`. advance: called after each codec on each set. Raises BadInput for an empty set.
+    sets: name -> pictures of one size. baseline: name of the codec that gains are measured against. recognizer: reads
+    originals and reconstructions, of each set the first `read_at_most`. advance: called after each codec on each set.
+    Raises BadInput for an empty set or an unknown baseline.
     """
+    if baseline is not None and baseline not in codecs:
+        raise BadInput(f"the baseline {baseline!r} is none of the codecs: {', '.join(codecs)}")
     for name, pictures in sets.items():
         if not len(pictures):
             raise BadInput(f"the set {name} has no pictures")
     texts = {name: _texts(recognizer, pictures[:read_at_most]) for name, pictures in sets.items()}
-    rows = []
+    measured: dict[tuple[str, str], tuple[_Values, _Values, _Values | None]] = {}
     for codec_name, codec in codecs.items():
         for set_name, pictures in sets.items():
-            outputs = reconstruct(codec, pictures)
-            target, output = _unit(pictures), _unit(outputs)
-            neds = None
-            if recognizer is not None and texts[set_name]:
-                readable = texts[set_name]
-                neds = reading_ned(recognizer, [outputs[i] for i in readable], list(readable.values()))
-            rows.append(
-                Row(
-                    codec=codec_name,
-                    set_name=set_name,
-                    # Equal pictures have no finite PSNR: 100 dB stands above anything 8 bits can differ by (48 to 98).
-                    psnr_db=bootstrap(psnr(output, target).clamp_max(100).numpy()),
-                    ssim=bootstrap(ssim(output, target).numpy()),
-                    ned=None if neds is None else bootstrap(np.array(neds)),
-                )
-            )
+            measured[codec_name, set_name] = _measure(codec, pictures, recognizer, texts[set_name])
             advance()
+    rows = []
+    for (codec_name, set_name), (psnr_db, ssim_values, neds) in measured.items():
+        gain = None if baseline is None else bootstrap(psnr_db - measured[baseline, set_name][0])
+        rows.append(
+            Row(
+                codec=codec_name,
+                set_name=set_name,
+                psnr_db=bootstrap(psnr_db),
+                ssim=bootstrap(ssim_values),
+                ned=None if neds is None else bootstrap(neds),
+                gain_db=gain,
+            )
+        )
     return rows
+
+
+def _measure(
+    codec: Codec, pictures: Pictures, recognizer: Recognizer | None, texts: dict[int, str]
+) -> tuple[_Values, _Values, _Values | None]:
+    """PSNR, SSIM and NED of each picture (of each readable one)."""
+    outputs = reconstruct(codec, pictures)
+    target, output = _unit(pictures), _unit(outputs)
+    # Equal pictures have no finite PSNR: 100 dB stands above anything that 8 bits can differ by.
+    psnr_db, ssim_values = psnr(output, target).clamp_max(100).numpy(), ssim(output, target).numpy()
+    if recognizer is None or not texts:
+        return psnr_db, ssim_values, None
+    return psnr_db, ssim_values, np.array(reading_ned(recognizer, [outputs[i] for i in texts], list(texts.values())))
 
 
 def bootstrap(values: npt.NDArray[np.float64], draws: int = 1000) -> Figure:

@@ -5,6 +5,7 @@ A run folder holds
 - `metrics.jsonl`  one line a step (losses, by source too, learning rate, gradient norm, seconds), one a validation
 - `tensorboard/`   the same as events
 - `model/`, `ema/` the finished models, for `GSCAutoencoder.from_pretrained`
+- `recipe.yaml`, `versions.json`  what was asked for, and of which libraries
 - `report.json`    written last: a folder that holds it is finished
 
 Legend: B pictures, H W pixels.
@@ -15,15 +16,15 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from datagen.recipes import library_versions
 from fonts_manifest.errors import BadInput
 from vae.batch import Batch
 from vae.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -35,6 +36,9 @@ from vae.mixture import Feed, Mixture, Source, held_out_pictures, open_source
 from vae.model import GSCAutoencoder
 from vae.optim import MovingAverage, build_optimizer, learning_rate
 from vae.recipes import TrainRecipe
+
+Progress = Callable[[str, int, int, Mapping[str, int | str]], object]
+"""Called with a stage, how much of it is done, of how much, and what to show beside it."""
 
 MAX_SKIPPED_IN_A_ROW = 10
 """After so many non-finite steps one after the other training has diverged."""
@@ -69,11 +73,19 @@ class TrainReport:
     """Folder of their moving average."""
 
 
-def train(recipe: TrainRecipe, recipe_hash: str, out: Path, progress: bool = True) -> TrainReport:
+def train(
+    recipe: TrainRecipe,
+    recipe_hash: str,
+    out: Path,
+    *,
+    recipe_yaml: str = "",
+    progress: Progress = lambda stage, done, total, counts: None,
+) -> TrainReport:
     """Train to the end, going on from the newest whole checkpoint in `out`; a finished folder is only read.
 
     Killed at any moment, the run that goes on gives the same weights bit for bit (on a CPU, with the same number of
-    threads). Raises BadInput for data or a recipe that does not fit, a folder of another recipe, a full disk, or
+    threads). `recipe_yaml` is kept beside the output; `progress` is called after every step (`datagen.progress` draws
+    the bar). Raises BadInput for data or a recipe that does not fit, a folder of another recipe, a full disk, or
     training that diverges.
     """
     finished = read_report(out)
@@ -90,15 +102,15 @@ def train(recipe: TrainRecipe, recipe_hash: str, out: Path, progress: bool = Tru
         feed.check_state(checkpoint.step, checkpoint.data)
         load_checkpoint(checkpoint, model, ema, optimizer)
         start = checkpoint.step
-    log = _Log(out, start)
-    for problem in problems:
-        log.write({"kind": "note", "step": start, "text": problem})
-    held_out = {s.name: _validation_pictures(s, recipe) for s in sources}
-    if start == 0:
-        log.write({"kind": "validation", "step": 0, "psnr_db": validate(model, held_out)})
+    held_out = {source.name: _validation_pictures(source, recipe) for source in sources}
     skipped_in_a_row = 0
 
-    with _bar(progress, recipe.steps, start) as advance:
+    with _Log(out, start) as log:
+        _describe(out, recipe_yaml)
+        for problem in problems:
+            log.write({"kind": "note", "step": start, "text": problem})
+        if start == 0:
+            log.write({"kind": "validation", "step": 0, "psnr_db": validate(model, held_out)})
         for step in range(start, recipe.steps):
             began = time.perf_counter()
             batch = feed.batch(step)
@@ -113,7 +125,7 @@ def train(recipe: TrainRecipe, recipe_hash: str, out: Path, progress: bool = Tru
             if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
                 raise BadInput(
                     f"the loss was not finite for {skipped_in_a_row} steps up to step {step}: lower optim.lr (now "
-                    f"{recipe.optim.lr}) and start again from the last checkpoint with another output folder"
+                    f"{recipe.optim.lr}) and start again in another output folder"
                 )
             done = step + 1
             if done % recipe.validate_every == 0 or done == recipe.steps:
@@ -122,12 +134,9 @@ def train(recipe: TrainRecipe, recipe_hash: str, out: Path, progress: bool = Tru
                 ema.swap(model)
             if done % recipe.checkpoint_every == 0 or done == recipe.steps:
                 log.flush()
-                data = feed.state(done)
-                save_checkpoint(
-                    out / "checkpoints", done, recipe_hash, data, model, ema, optimizer, recipe.keep_checkpoints
-                )
-            advance(record)
-    log.close()
+                folder, data = out / "checkpoints", feed.state(done)
+                save_checkpoint(folder, done, recipe_hash, data, model, ema, optimizer, recipe.keep_checkpoints)
+            progress("train", done, recipe.steps, {"loss": f"{record['loss']:.4f}"})
     _save_models(model, ema, feed, recipe, out)
     return _write_report(recipe, recipe_hash, sources, out)
 
@@ -233,6 +242,24 @@ def _by_source(record: dict[str, Any], batch: Batch, feed: Feed) -> dict[str, li
     return {name: [len(losses), sum(losses) / len(losses)] for name, losses in found.items()}
 
 
+def _describe(out: Path, recipe_yaml: str) -> None:
+    """Leave the resolved recipe and the versions of the libraries beside the output."""
+    versions = library_versions(("glyphmill", "torch", "diffusers", "numpy", "safetensors", "pyarrow"))
+    with _explained(out):
+        for name, text in (("recipe.yaml", recipe_yaml), ("versions.json", json.dumps(versions, indent=1))):
+            if text:
+                (out / name).write_text(text)
+
+
+@contextlib.contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """A full or missing disk ends the command with a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written ({error})") from error
+
+
 def _check_hash(where: Path, found: str, wanted: str) -> None:
     if found != wanted:
         raise BadInput(
@@ -251,7 +278,8 @@ def _save_models(model: GSCAutoencoder, ema: MovingAverage, feed: Feed, recipe: 
                 latents.append(model.encode(feed.batch(step).images_B3HW).latent_dist.mode())
         flat_CN = torch.cat(latents).transpose(0, 1).flatten(1)
         model.register_to_config(latents_mean=flat_CN.mean(1).tolist(), latents_std=flat_CN.std(1).tolist())
-        model.save_pretrained(out / name)
+        with _explained(out):
+            model.save_pretrained(out / name)
 
 
 def _write_report(recipe: TrainRecipe, recipe_hash: str, sources: list[Source], out: Path) -> TrainReport:
@@ -279,9 +307,10 @@ def _write_report(recipe: TrainRecipe, recipe_hash: str, sources: list[Source], 
         model="model",
         ema="ema",
     )
-    temporary = out / ".report.json.tmp"
-    temporary.write_text(json.dumps(asdict(report), indent=1))
-    os.replace(temporary, out / "report.json")
+    with _explained(out):
+        temporary = out / ".report.json.tmp"
+        temporary.write_text(json.dumps(asdict(report), indent=1))
+        os.replace(temporary, out / "report.json")
     return report
 
 
@@ -291,7 +320,8 @@ class _Log:
     def __init__(self, out: Path, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # 2 s: only when training
 
-        try:
+        self._out = out
+        with _explained(out):
             out.mkdir(parents=True, exist_ok=True)
             # A validation or a note belongs to the number of finished steps, a step's line to the one before.
             kept = [r for r in read_metrics(out) if r["step"] + (r["kind"] == "step") <= start] if start else []
@@ -299,12 +329,11 @@ class _Log:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
             os.replace(temporary, out / "metrics.jsonl")
             self._file = (out / "metrics.jsonl").open("a")
-        except OSError as error:
-            raise BadInput(f"{out}: cannot be written ({error})") from error
         self._events = SummaryWriter(str(out / "tensorboard"), purge_step=start)
 
     def write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
+        with _explained(self._out):
+            self._file.write(json.dumps(record) + "\n")
         if record["kind"] == "step":
             for name in ("loss", "lr", "grad_norm"):
                 self._events.add_scalar(f"train/{name}", record[name], record["step"])
@@ -315,28 +344,17 @@ class _Log:
                 self._events.add_scalar(f"validation_psnr_db/{name}", value, record["step"])
             self.flush()
 
-    def flush(self) -> None:
-        """A checkpoint must not be ahead of the log on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._events.flush()
+    def __enter__(self) -> "_Log":
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self.flush()
         self._file.close()
         self._events.close()
 
-
-@contextlib.contextmanager
-def _bar(shown: bool, steps: int, start: int) -> Iterator[Any]:
-    """A progress bar; yields the function that moves it on by one step."""
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not shown) as progress:
-        task = progress.add_task("training", total=steps, completed=start, loss="-")
-        yield lambda record: progress.update(task, advance=1, loss=f"{record['loss']:.4f}")
+    def flush(self) -> None:
+        """A checkpoint must not be ahead of the log on the disk."""
+        with _explained(self._out):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._events.flush()
