@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import QwenImage21Decoder3d, QwenImage21Encoder3d
 from scipy.fft import dctn
 from sklearn.decomposition import PCA
 from vae_runs import stripes
@@ -182,6 +183,25 @@ def test_local_shortcuts_average_and_duplicate() -> None:
     assert up.flatten().tolist() == [1, 1, 2, 2]
     with pytest.raises(ValueError, match="8 folded channels do not divide into 3"):
         space_to_channel_mean(x, 2, 3)
+
+
+def test_lsc_is_diffusers_residual_autoencoder_without_attention() -> None:
+    torch.manual_seed(0)
+    shape = {"dim": 8, "dim_mult": [1, 2, 2], "num_res_blocks": 2, "is_residual": True}
+    encoder = QwenImage21Encoder3d(z_dim=24, temperal_downsample=[False, False], **shape)
+    decoder = QwenImage21Decoder3d(z_dim=12, temperal_upsample=[False, False], **shape)
+    ours = shaken(skip="lsc", encoder_blocks=2, decoder_blocks=3)
+    with torch.no_grad():
+        for theirs, mine in ((encoder, ours.encoder), (decoder, ours.decoder)):
+            torch.nn.init.zeros_(theirs.mid_block.attentions[0].proj.weight)
+            torch.nn.init.zeros_(theirs.mid_block.attentions[0].proj.bias)
+            theirs_parameters = [p for name, p in theirs.named_parameters() if "attentions" not in name]
+            for a, b in zip(theirs_parameters, mine.parameters(), strict=True):
+                a.copy_(b.view_as(a))
+        latents = ours.encode(IMAGES).latent_dist.mode()
+        torch.testing.assert_close(latents, encoder(IMAGES[:, :, None])[:, :12, 0], atol=1e-5, rtol=1e-5)
+        sample = ours.decode(latents).sample
+        torch.testing.assert_close(sample, decoder(latents[:, :, None])[:, :, 0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
