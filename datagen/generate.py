@@ -50,8 +50,10 @@ from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace, Manifest, load_manifest, save_manifest
 from fonts_manifest.scan import FontsConfig, scan_fonts
+from render_engine.choose import faces_of_shard
+from render_engine.distribution import PageDistribution
 from render_engine.render import Assets, render
-from render_engine.sample import PageDistribution, faces_of_shard, sample_spec
+from render_engine.sample import sample_spec
 from render_engine.spec import PageSpec, PhotoCrop, RenderedPage, RenderError, spec_to_json
 
 FONTS = "fonts.json"

@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fonts_manifest.coverage import gb2312_level_1
 from fonts_manifest.manifest import FontFace, load_manifest
+from render_engine.distribution import PageDistribution, SizeBand
 from render_engine.render import Assets, check, draw, ground, lay_out
-from render_engine.sample import PageDistribution, SizeBand, sample_spec
+from render_engine.sample import sample_spec
 from render_engine.spec import PageSpec, RenderError, spec_to_json
 
 Encoder = Callable[[npt.NDArray[np.uint8]], bytes]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Protocol
 
 import cv2
@@ -12,10 +13,21 @@ from fonts_manifest.manifest import FontFace
 from render_engine.atlas import Atlas
 from render_engine.compose import draw_glyphs
 from render_engine.face import Face, open_face
+from render_engine.grounds import draw_ground
 from render_engine.layout import LayoutScratch, lay_out_block
 from render_engine.paint import choose_inks, measure_lines, tables
 from render_engine.shape import FontStack
-from render_engine.spec import PageSpec, PhotoCrop, PlainGround, RenderedLine, RenderedPage, RenderError, TextBlock
+from render_engine.shapes import check_shapes, draw_shapes
+from render_engine.spec import (
+    Ground,
+    PageSpec,
+    PhotoCrop,
+    PlainGround,
+    RenderedLine,
+    RenderedPage,
+    RenderError,
+    TextBlock,
+)
 
 MAX_SIDE_PX = 8192
 MAX_SIZE_PX = 512
@@ -101,6 +113,7 @@ def check(spec: PageSpec) -> None:
             (1 <= block.min_contrast <= 21, "min_contrast"),
             (all(0 <= value <= 255 for value in block.ink_rgb), "ink_rgb"),
         ]
+    check_shapes(spec.shapes, MAX_SIDE_PX)
     for right, name in rules:
         if not right:
             raise RenderError("bad_spec", f"{name} is out of range")
@@ -121,15 +134,23 @@ def lay_out(spec: PageSpec, assets: Assets) -> LayoutScratch:
 
 def ground(spec: PageSpec, assets: Assets) -> npt.NDArray[np.uint8]:
     """(H, W, 3) uint8 sRGB: the page before anything is written on it."""
-    if not isinstance(spec.background, PhotoCrop):
-        image_HW3 = np.empty((spec.height_px, spec.width_px, 3), np.uint8)
-        image_HW3[:] = spec.background.rgb
-        return image_HW3
-    crop = spec.background
+    image_HW3 = _canvas(spec.background, spec.width_px, spec.height_px, assets)
+    if spec.surface is None:
+        draw_shapes(image_HW3, spec.shapes, partial(_crop, assets))
+    return image_HW3
+
+
+def _canvas(background: Ground, width_px: int, height_px: int, assets: Assets) -> npt.NDArray[np.uint8]:
+    if isinstance(background, PhotoCrop):
+        return _crop(assets, background, width_px, height_px)
+    return draw_ground(background, width_px, height_px)
+
+
+def _crop(assets: Assets, crop: PhotoCrop, width_px: int, height_px: int) -> npt.NDArray[np.uint8]:
     if assets.photos is None:
         raise RenderError("unknown_photo", f"there are no photographs, {crop.photo_id} is asked for")
     try:
-        image_HW3 = assets.photos.crop(crop.photo_id, crop.box_px, spec.width_px, spec.height_px)
+        image_HW3 = assets.photos.crop(crop.photo_id, crop.box_px, width_px, height_px)
     except KeyError:
         raise RenderError("unknown_photo", f"{crop.photo_id} is not among the photographs") from None
     if crop.mirrored:

@@ -39,8 +39,8 @@ from datagen.verdict import Verdict
 from datagen.verify import verify_run
 from fonts_manifest.errors import BadInput
 from fonts_manifest.scan import FontsConfig
+from render_engine.distribution import PageDistribution
 from render_engine.render import Assets
-from render_engine.sample import PageDistribution
 from render_engine.spec import RenderedLine, RenderedPage
 
 TEXT = """The committee met on Tuesday to consider the proposals that had been sent in during the summer.

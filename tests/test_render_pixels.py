@@ -15,11 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fonts_manifest.scan import scan_fonts
 from render_engine.atlas import rasterise, set_size
+from render_engine.choose import reachable_contrast
 from render_engine.compose import draw_glyphs, linear_tables
+from render_engine.distribution import PageDistribution, SizeBand
 from render_engine.face import open_face
 from render_engine.paint import contrast_ratio
 from render_engine.render import Assets, render, render_clean_line
-from render_engine.sample import PageDistribution, SizeBand, reachable_contrast, sample_spec
+from render_engine.sample import sample_spec
 from render_engine.spec import PageSpec, PhotoCrop, PlainGround, RenderError, TextBlock, spec_from_json, spec_to_json
 
 FACES = scan_fonts(["package:matplotlib/mpl-data/fonts/ttf", "package:mpl_font/fonts"])[0].faces

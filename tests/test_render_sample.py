@@ -10,9 +10,11 @@ from typer.testing import CliRunner
 
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import Manifest, save_manifest
+from render_engine.choose import faces_of_shard
 from render_engine.cli import app
+from render_engine.distribution import PageDistribution, SizeBand, pick
 from render_engine.render import render
-from render_engine.sample import PageDistribution, SizeBand, faces_of_shard, pick, sample_spec
+from render_engine.sample import sample_spec
 from render_engine.spec import PhotoCrop, PlainGround, spec_to_json
 
 LATIN = [face for face in FACES if "han" not in face.scripts]

@@ -1,0 +1,311 @@
+"""Faces, sizes, colours and blocks of one page: what its parts share is drawn once."""
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from fonts_manifest.errors import BadInput
+from fonts_manifest.manifest import FontFace
+from render_engine.distribution import Language, PageDistribution, Photo, TextSource, between, pick
+from render_engine.spec import RGB, Box, PhotoCrop, Role, TextBlock
+
+ADVANCE_EM = {"en": 0.52, "zh": 1.0, "mixed": 0.78}
+"""Mean advance of a character, blanks included: how much text fills a box (DejaVu .55, STIX .45, Chinese 1)."""
+MAX_CHARACTERS = 20_000
+MARKS = "，、；：,;:-—(（“‘\"'《·。. "
+DANGLING = frozenset(
+    re.findall("[a-z]+", "a an the of to in on at by for from with as and or but if is are was be has have it its")
+    + re.findall("[a-z]+", "this that not than which s")
+)
+"""No heading ends with one of these."""
+
+
+def usable_faces(faces: Sequence[FontFace], lang: str) -> list[FontFace]:
+    """The faces that can be first in a block of that language. Raises BadInput when there is none."""
+    script = "latin" if lang == "en" else "han"
+    usable = [face for face in faces if script in face.scripts]
+    if not usable:
+        raise BadInput(
+            f"no face of the manifest covers {'printable ASCII' if lang == 'en' else 'GB 2312 level 1'}, which"
+            f" language {lang!r} needs; add such fonts to fonts.places or set the weight of {lang!r} to 0"
+        )
+    return usable
+
+
+def faces_of_shard(
+    rng: np.random.Generator, pages: PageDistribution, faces: Sequence[FontFace]
+) -> tuple[FontFace, ...]:
+    """`pages.faces_per_shard` of the faces, in the order of `faces`: half for each of the scripts that are wanted.
+
+    The share of a script follows the weights of the languages; a script with fewer faces leaves its room to the other.
+    Raises BadInput when a wanted language has no face.
+    """
+    wanted = {lang: weight for lang, weight in pages.languages.items() if weight > 0}
+    for lang in wanted:
+        usable_faces(faces, lang)
+    han = [face for face in faces if "han" in face.scripts]
+    latin = [face for face in faces if "han" not in face.scripts]
+    english = wanted.get("en", 0.0) / sum(wanted.values())
+    n_han = 0 if english == 1 else max(1, round(pages.faces_per_shard * (1 - english)))
+    n_han = min(max(n_han, pages.faces_per_shard - len(latin)), len(han))
+    n_latin = min(pages.faces_per_shard - n_han, len(latin))
+    chosen = {face.face_id for group, count in ((han, n_han), (latin, n_latin)) for face in _some(rng, group, count)}
+    return tuple(face for face in faces if face.face_id in chosen)
+
+
+def _some(rng: np.random.Generator, faces: Sequence[FontFace], count: int) -> list[FontFace]:
+    return [faces[at] for at in rng.permutation(len(faces))[:count].tolist()]
+
+
+@functools.cache
+def reachable_contrast(opacity: float) -> float:
+    """The WCAG contrast that black or white ink of this opacity reaches on every grey ground, in either blend."""
+    ground = np.arange(256) / 255
+    light = np.where(ground <= 0.04045, ground / 12.92, ((ground + 0.055) / 1.055) ** 2.4)
+
+    def in_light(
+        value: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+    ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+        return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+    worst = 21.0
+    for white, black in (
+        (in_light(ground * (1 - opacity) + opacity), in_light(ground * (1 - opacity))),
+        (light * (1 - opacity) + opacity, light * (1 - opacity)),
+    ):
+        best = np.maximum((white + 0.05) / (light + 0.05), (light + 0.05) / (black + 0.05))
+        worst = min(worst, float(best.min()))
+    return worst
+
+
+def photo_crop(
+    rng: np.random.Generator, pages: PageDistribution, photos: Sequence[Photo], width: int, height: int
+) -> PhotoCrop:
+    if not photos:
+        raise BadInput(
+            "the family 'background' needs photographs and there are none; name a folder or set its weight to 0"
+        )
+    photo = photos[int(rng.integers(len(photos)))]
+    largest = min(photo.width_px / width, photo.height_px / height)
+    low, high = pages.photo_scale
+    scale = min(float(np.exp(rng.uniform(np.log(low), np.log(max(low, min(high, largest)))))), largest)
+    crop_width = max(1, min(photo.width_px, round(width * scale)))
+    crop_height = max(1, min(photo.height_px, round(height * scale)))
+    x0 = int(rng.integers(photo.width_px - crop_width + 1))
+    y0 = int(rng.integers(photo.height_px - crop_height + 1))
+    return PhotoCrop(
+        photo_id=photo.photo_id, box_px=(x0, y0, x0 + crop_width, y0 + crop_height), mirrored=bool(rng.random() < 0.5)
+    )
+
+
+def _is_wide(character: str) -> bool:
+    return character >= "\u2e80"
+
+
+def _estimated_em(text: str) -> float:
+    """Width of a line, on the safe side: DejaVu Sans, the widest of common faces, has .59 em a letter."""
+    return sum(1.0 if _is_wide(character) else 0.6 for character in text)
+
+
+def _trimmed(text: str) -> str:
+    """A cut text without the words and marks that nobody would begin or end a heading with, its first letter a
+    capital; "" when nothing is left."""
+    if text.count("(") > text.count(")"):
+        text = text.rpartition("(")[0]
+    words = text.split(" ")
+    while words and words[-1].lower().strip(MARKS) in DANGLING:
+        words.pop()
+    while words and words[0].lower().strip(MARKS) in DANGLING - {"a", "an", "the", "in", "on", "this", "it"}:
+        words.pop(0)
+    text = " ".join(words).strip(MARKS)
+    return text[:1].upper() + text[1:]
+
+
+class PageChoices:
+    """The blocks of one page: what they share is drawn once."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        pages: PageDistribution,
+        faces: Sequence[FontFace],
+        texts: TextSource,
+        lang: Language,
+        opacity: float,
+    ) -> None:
+        self.rng = rng
+        self.pages = pages
+        self.faces = faces
+        self.texts = texts
+        self.lang = lang
+        self.opacity = opacity
+        self.body_faces = self.face_ids()
+        self.ink_kind = pick(rng, pages.inks)
+
+    def face_ids(self) -> tuple[str, ...]:
+        """A face for the language and its fallbacks: families are equally likely, then the faces of the family."""
+        first = self._face_of(usable_faces(self.faces, self.lang))
+        if self.lang == "mixed" and self.rng.random() < 0.5:
+            first = self._face_of(usable_faces(self.faces, "en"))
+        # The fallbacks follow from the first face: every stack of faces keeps what it shaped, so there must be few.
+        han = [face for face in self.faces if "han" in face.scripts and face != first]
+        han.sort(key=lambda face: (abs(face.weight - first.weight), face.face_id))
+        other = next((face for face in han if face.sha256 != first.sha256), None)
+        nearest = [] if "han" in first.scripts else han[:1]
+        return tuple(dict.fromkeys(face.face_id for face in (first, *nearest, *([other] if other else []))))
+
+    def text_face_ids(self) -> tuple[str, ...]:
+        """The same for the body text of a document: upright and of normal weight where there is such a face."""
+        for _ in range(6):
+            face_ids = self.face_ids()
+            first = next(face for face in self.faces if face.face_id == face_ids[0])
+            if first.weight < 500 and not first.italic:
+                break
+        return face_ids
+
+    def _face_of(self, usable: Sequence[FontFace]) -> FontFace:
+        families = sorted({face.family for face in usable})
+        family = families[int(self.rng.integers(len(families)))]
+        members = sorted((face for face in usable if face.family == family), key=lambda face: face.face_id)
+        # Body text is mostly upright and of normal weight.
+        weights = {at: 3.0 if face.weight == 400 and not face.italic else 1.0 for at, face in enumerate(members)}
+        return members[pick(self.rng, weights)]
+
+    def size_px(self) -> float:
+        """A size of body text."""
+        band = self.pages.size_bands[pick(self.rng, {at: band.weight for at, band in enumerate(self.pages.size_bands)})]
+        step = self.pages.size_step_px
+        first, last = int(np.ceil(band.low_px / step)), int(np.floor(band.high_px / step))
+        return step * int(self.rng.integers(first, last + 1)) if first <= last else band.low_px
+
+    def body_size_px(self, most_px: float) -> float:
+        """A size of body text that is no larger than `most_px`, or the least of all when sizes so small are rare."""
+        for _ in range(8):
+            size = self.size_px()
+            if size <= most_px:
+                return size
+        return min(band.low_px for band in self.pages.size_bands)
+
+    def on_grid(self, size_px: float) -> float:
+        """The nearest multiple of the size step that is not below the least size of all."""
+        step = self.pages.size_step_px
+        return max(step * round(size_px / step), min(band.low_px for band in self.pages.size_bands))
+
+    def bold(self, face_ids: tuple[str, ...]) -> tuple[str, ...]:
+        """The same stack behind a bold face: of the family of its first face, or else one for the same scripts."""
+        first = next(face for face in self.faces if face.face_id == face_ids[0])
+        usable = [
+            face
+            for face in self.faces
+            if face.weight >= 600 and face.italic == first.italic and set(first.scripts) <= set(face.scripts)
+        ]
+        usable.sort(key=lambda face: (face.family != first.family, abs(face.weight - 700), face.face_id))
+        return tuple(dict.fromkeys((usable[0].face_id, *face_ids))) if usable else face_ids
+
+    def fitted(self, width_em: float, fill: float) -> str:
+        """Text for one line that is at most about `fill` of `width_em` wide; "" when not even a word fits."""
+        most_em = width_em * fill
+        wanted = max(2, int(most_em / ADVANCE_EM[self.lang] * float(self.rng.uniform(0.5, 1.0))))
+        for _ in range(3):
+            text = self.texts.draw(self.rng, self.lang, wanted).split("\n")[0].strip()
+            while text and _estimated_em(text) > most_em:
+                # whole words go, and Chinese characters one by one
+                head, blank, tail = text.rpartition(" ")
+                text = head if blank and not _is_wide(tail[-1:]) else text[:-1] if _is_wide(text[-1]) else ""
+                text = text.rstrip()
+            text = _trimmed(text)
+            if text:
+                return text
+        return ""
+
+    def items(self, width_em: float, n_lines: int) -> str:
+        """A list of at most about so many lines, its items with numbers or marks."""
+        numbered = self.rng.random() < 0.4
+        mark = ("- ", "• ", "· ", "– ")[int(self.rng.integers(4))]
+        longest = float(self.rng.uniform(0.8, 2.2))
+        lines: list[str] = []
+        used = 0.0
+        while used < n_lines and len(lines) < 100:
+            item = self.fitted((width_em - 2) * float(self.rng.uniform(0.5, longest)), 0.95)
+            if not item:
+                used += 1.0
+                continue
+            lines.append(f"{len(lines) + 1}. {item}" if numbered else mark + item)
+            used += np.ceil((_estimated_em(item) * 0.95 + 1.5) / width_em)
+        return "\n".join(lines)
+
+    def ink(self, kind: str) -> RGB:
+        """A colour of that kind."""
+        if kind == "dark":
+            red, green, blue = (self.rng.integers(0, 60) + self.rng.integers(-8, 9, 3)).clip(0, 255).tolist()
+        elif kind == "light":
+            red, green, blue = (self.rng.integers(200, 256) + self.rng.integers(-8, 9, 3)).clip(0, 255).tolist()
+        else:
+            red, green, blue = self.rng.integers(0, 256, 3).tolist()
+        return red, green, blue
+
+    def block(
+        self,
+        box_px: Box,
+        size_px: float,
+        *,
+        face_ids: tuple[str, ...],
+        ink_rgb: RGB,
+        align: Literal["start", "center", "end", "justify"],
+        pitch_em: float,
+        text: str | None = None,
+        indent_em: float = 0.0,
+        role: Role = "paragraph",
+        parent: int = -1,
+        underline: bool = False,
+    ) -> TextBlock:
+        """A block filled with text; with `text` None as much as the box holds is drawn."""
+        if text is None:
+            rows = (box_px[3] - box_px[1]) / (pitch_em * size_px)
+            characters = rows * (box_px[2] - box_px[0]) / (size_px * ADVANCE_EM[self.lang])
+            # A tenth more: short last lines of paragraphs take room without filling it.
+            text = self.texts.draw(self.rng, self.lang, int(np.clip(characters * 1.1 + 10, 4, MAX_CHARACTERS)))
+        spacing = 0.0
+        if self.rng.random() < self.pages.letter_spacing:
+            spacing = round(float(self.rng.uniform(-0.02, 0.1)), 3)
+        floor = min(between(self.rng, self.pages.min_contrast), 0.93 * reachable_contrast(self.opacity))
+        return TextBlock(
+            text=text,
+            lang=self.lang,
+            box_px=box_px,
+            face_ids=face_ids,
+            size_px=size_px,
+            line_pitch_em=round(pitch_em, 3),
+            align=align,
+            first_line_indent_em=indent_em,
+            letter_spacing_em=spacing,
+            ink_rgb=ink_rgb,
+            opacity=self.opacity,
+            min_contrast=round(max(1.0, floor), 2),
+            role=role,
+            parent=parent,
+            underline=underline,
+        )
+
+    def one_line(self, characters: float) -> str:
+        """Text that fits one line of so many characters: the first words of a draw."""
+        wanted = max(4, int(characters * float(self.rng.uniform(0.4, 0.85))))
+        text = self.texts.draw(self.rng, self.lang, wanted).split("\n")[0].strip()
+        return text or self.texts.draw(self.rng, self.lang, wanted).replace("\n", " ")
+
+    def list_text(self, box: Box, size_px: float, pitch_em: float) -> str:
+        """Items with marks, as many as the box holds."""
+        rows = max(1, int((box[3] - box[1]) / (pitch_em * size_px)))
+        per_row = (box[2] - box[0]) / (size_px * ADVANCE_EM[self.lang])
+        numbered = self.rng.random() < 0.5
+        mark = ("- ", "* ", "• ", "· ")[int(self.rng.integers(4))]
+        items: list[str] = []
+        used = 0.0
+        while used < rows and len(items) < 200:
+            item = self.one_line(per_row * float(self.rng.uniform(0.6, 2.0)))
+            items.append(f"{len(items) + 1}. {item}" if numbered else mark + item)
+            used += np.ceil((len(item) + 3) / per_row)
+        return "\n".join(items)

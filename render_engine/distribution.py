@@ -1,0 +1,165 @@
+"""Which pages are drawn and how often: the distribution behind every sampled spec."""
+
+from collections.abc import Mapping
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+from pydantic import Field, PositiveFloat, model_validator
+
+from fonts_manifest.config import Config
+
+Language = Literal["en", "zh", "mixed"]
+T = TypeVar("T")
+
+
+class TextSource(Protocol):
+    """Where texts come from."""
+
+    def draw(self, rng: np.random.Generator, lang: str, characters: int) -> str:
+        """About `characters` characters of NFC text, paragraphs separated by a line feed, never cut inside a word."""
+        ...
+
+
+class Photo(Protocol):
+    """What the sampler must know of a photograph."""
+
+    @property
+    def photo_id(self) -> str:
+        """First 16 hex digits of the SHA-256 of its file."""
+        ...
+
+    @property
+    def width_px(self) -> int:
+        """Width of the whole photograph."""
+        ...
+
+    @property
+    def height_px(self) -> int:
+        """Height of the whole photograph."""
+        ...
+
+
+class SizeBand(Config):
+    """A range of text sizes and how often it is drawn."""
+
+    low_px: float = Field(ge=2, le=200)
+    """Smallest em in px."""
+    high_px: float = Field(ge=2, le=200)
+    """Largest em in px, itself included."""
+    weight: float = Field(gt=0)
+    """Relative frequency of the band among the blocks of body text."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "SizeBand":
+        if self.high_px < self.low_px:
+            raise ValueError(f"high_px must not be less than low_px, got {self.low_px} to {self.high_px}")
+        return self
+
+
+class PageDistribution(Config):
+    """Which pages are drawn, and how often. Weights need not sum to 1."""
+
+    page_sizes_px: tuple[tuple[int, int], ...] = Field(default=((256, 256),), min_length=1)
+    """Width and height of the pictures; each is as likely as the others."""
+    size_bands: tuple[SizeBand, ...] = Field(
+        default=(
+            SizeBand(low_px=5, high_px=8, weight=0.3),
+            SizeBand(low_px=8, high_px=12, weight=0.4),
+            SizeBand(low_px=12, high_px=20, weight=0.3),
+        ),
+        min_length=1,
+    )
+    """Sizes of body text, the em in px (5 to 20 in the paper, section 3). Headings may be larger, up to the largest."""
+    size_step_px: PositiveFloat = 0.5
+    """Sizes are multiples of this: each size of a face is a strike that must be rasterised once a process."""
+    languages: dict[Language, float] = Field(default={"en": 0.4, "zh": 0.4, "mixed": 0.2})
+    """Weights of English, Chinese and Chinese with English words."""
+    families: dict[Literal["background", "pure", "compositional", "complex"], float] = Field(
+        default={"background": 0.7, "pure": 0.3}
+    )
+    """Weights of text over photographs (paper, section 3), over plain grounds, on things inside photographs, and in
+    structured pages (Qwen-Image, section 3.4)."""
+    templates: dict[str, float] = Field(default={})
+    """Weights of the templates of complex pages: bundled names, or paths of files of yours ending in .yaml (see
+    docs/templates.md). Empty: every bundled one, equally often."""
+    layouts: dict[Literal["columns", "list", "mosaic", "sparse"], float] = Field(
+        default={
+            "columns": 0.5,
+            "list": 0.15,
+            "mosaic": 0.25,
+            "sparse": 0.1,
+        }
+    )
+    """Weights of body text in columns, lists, many blocks of different sizes and colours, and a few lines alone."""
+    columns: dict[int, float] = Field(default={1: 0.6, 2: 0.3, 3: 0.1})
+    """Weights of the number of columns (1 to 6); a column narrower than ten em is given up."""
+    heading: float = Field(default=0.4, ge=0, le=1)
+    """Probability of a heading over columns and lists."""
+    margin_px: tuple[int, int] = (4, 20)
+    """Least and largest margin at every edge."""
+    align: dict[Literal["start", "center", "end", "justify"], float] = Field(
+        default={
+            "start": 0.5,
+            "justify": 0.35,
+            "center": 0.1,
+            "end": 0.05,
+        }
+    )
+    """Weights of the alignment of body text."""
+    line_pitch_em: tuple[float, float] = (1.15, 1.8)
+    """Least and largest distance of two baselines, in em."""
+    letter_spacing: float = Field(default=0.1, ge=0, le=1)
+    """Probability that a block is spaced out or in, by -0.02 to 0.1 em."""
+    inks: dict[Literal["dark", "light", "colour"], float] = Field(default={"dark": 0.5, "light": 0.3, "colour": 0.2})
+    """Weights of nearly black, nearly white and coloured ink; the contrast floor moves each when it must."""
+    min_contrast: tuple[float, float] = (3.0, 4.5)
+    """Least and largest floor of the WCAG contrast of a block; any ground allows 4.58 at full opacity."""
+    translucent: float = Field(default=0.2, ge=0, le=1)
+    """Probability that the text of a page is not opaque."""
+    opacity: tuple[float, float] = (0.7, 0.98)
+    """Least and largest opacity of translucent text."""
+    hinting: dict[Literal["none", "light", "full"], float] = Field(default={"none": 0.7, "light": 0.2, "full": 0.1})
+    """Weights of the hinting of a page."""
+    blend: dict[Literal["srgb", "linear"], float] = Field(default={"srgb": 0.8, "linear": 0.2})
+    """Weights of mixing coverage in sRGB, as desktops do, or in linear light."""
+    faces_per_shard: int = Field(default=12, ge=2)
+    """Faces drawn for one shard (`faces_of_shard`): every face at every size is a strike to rasterise, and 1,000 pages
+    over 64 strikes cost 1 ms a page for it; the next shard has others."""
+    photo_scale: tuple[float, float] = (0.8, 3.0)
+    """Least and largest number of photograph pixels to a picture pixel, as far as the photograph is large enough."""
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "PageDistribution":
+        for name in ("languages", "families", "layouts", "columns", "align", "inks", "hinting", "blend"):
+            weights = getattr(self, name)
+            if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+                raise ValueError(f"{name} must hold weights of at least 0 that do not sum to 0, got {weights}")
+        for name, least, most in (
+            ("margin_px", 0, 1000),
+            ("line_pitch_em", 0.8, 10),
+            ("min_contrast", 1, 21),
+            ("opacity", 0.05, 1),
+            ("photo_scale", 0.05, 100),
+        ):
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise ValueError(
+                    f"{name} must hold two numbers in order between {least} and {most}, got {low} and {high}"
+                )
+        if not all(1 <= count <= 6 for count in self.columns):
+            raise ValueError(f"columns must be 1 to 6, got {sorted(self.columns)}")
+        if not all(32 <= side <= 4096 for size in self.page_sizes_px for side in size):
+            raise ValueError(f"page_sizes_px must lie between 32 and 4096, got {self.page_sizes_px}")
+        return self
+
+
+def pick(rng: np.random.Generator, weights: Mapping[T, float]) -> T:
+    """One of the keys, as often as its weight says."""
+    keys = list(weights)
+    total = np.cumsum([weights[key] for key in keys])
+    return keys[int(np.searchsorted(total, rng.random() * total[-1], side="right"))]
+
+
+def between(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """A number between the two."""
+    return float(rng.uniform(limits[0], limits[1]))

@@ -1,0 +1,284 @@
+"""Fills a template: its ranges become lengths, its slots text, tables and pictures of one page."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from render_engine.choose import ADVANCE_EM, MAX_CHARACTERS, PageChoices, photo_crop
+from render_engine.distribution import Photo, between
+from render_engine.figures import Canvas, fill_chart, fill_table
+from render_engine.spec import Box, FilledBox, PaperGround, PhotoCrop, Picture, PlainGround, Role
+from render_engine.template import Colour, Node, Palette, Template
+
+LEAST_TEXT_EM = 2.5
+"""Text is not set in boxes narrower than this."""
+WRAPPED = ("paragraph", "list")
+HEAD_PITCH_EM = 1.25
+
+
+@dataclass(slots=True)
+class _Part:
+    """A node with its ranges drawn."""
+
+    node: Node
+    size_px: float
+    number: int
+    text_px: float | None
+    """Height of its `lines`."""
+    share: float | None
+    ems_px: float | None
+    repeated: bool = False
+    """Not the first of its repetitions."""
+    children: list["_Part"] = field(default_factory=list)
+
+
+def fill_page(
+    page: PageChoices, template: Template, width_px: int, height_px: int, photos: Sequence[Photo]
+) -> tuple[PlainGround | PaperGround, Canvas]:
+    """A page of that template: its ground, and its shapes, blocks and layout tree on the canvas."""
+    rng = page.rng
+    palette = template.palettes[int(rng.integers(len(template.palettes)))]
+    size = page.body_size_px(width_px / template.least_em)
+    page.body_faces = page.text_face_ids()
+    margin = between(rng, template.margin) * min(width_px, height_px)
+    ground: PlainGround | PaperGround = PlainGround(rgb=palette.rgb("ground"))
+    if template.paper and rng.random() < template.paper:
+        seed, grain, cell = int(rng.integers(1 << 31)), int(rng.integers(4, 16)), int(rng.integers(8, 64))
+        ground = PaperGround(rgb=palette.rgb("ground"), seed=seed, grain=grain, cell_px=cell)
+    filler = _Filler(page, template, palette, size, photos)
+    box = (margin, margin, width_px - margin, height_px - margin)
+    root = filler.draw(template.page, 1)
+    filler.place(root, box, filler.canvas.group("page", -1, (0.0, 0.0, float(width_px), float(height_px))))
+    return ground, filler.canvas
+
+
+class _Filler:
+    """One page being filled."""
+
+    def __init__(
+        self, page: PageChoices, template: Template, palette: Palette, size_px: float, photos: Sequence[Photo]
+    ) -> None:
+        self.page, self.rng, self.palette, self.photos = page, page.rng, palette, photos
+        self.body_px = size_px
+        self.pitch_em = between(page.rng, template.pitch)
+        self.align = template.align[int(page.rng.integers(len(template.align)))]
+        self.indent_em = (1.5 if page.lang == "en" else 2.0) if template.indent else 0.0
+        self.canvas = Canvas()
+
+    def draw(self, node: Node, number: int) -> _Part:
+        """Every random length of the part and of all inside it."""
+        size = self.page.on_grid(self.body_px * between(self.rng, node.size))
+        pitch = node.pitch or (self.pitch_em if node.slot in WRAPPED else HEAD_PITCH_EM)
+        text = None
+        if node.lines is not None:
+            # a line more than its pitch: faces with tall ascenders need it
+            text = size * (pitch * int(self.rng.integers(node.lines[0], node.lines[1] + 1)) + 0.1)
+        part = _Part(
+            node=node,
+            size_px=size,
+            number=number,
+            text_px=text,
+            share=None if node.share is None else between(self.rng, node.share),
+            ems_px=None if node.ems is None else between(self.rng, node.ems) * self.body_px,
+        )
+        for child in node.children:
+            if child.chance < 1 and self.rng.random() >= child.chance:
+                continue
+            count = int(self.rng.integers(child.repeat[0], child.repeat[1] + 1))
+            # {n} counts the nearest repetition around it
+            drawn = [self.draw(child, number if child.repeat == (1, 1) else at + 1) for at in range(count)]
+            for one in drawn[1:]:
+                one.repeated = True
+            # parts whose children are all absent by chance leave no gap
+            part.children += [one for one in drawn if one.children or not child.children]
+        return part
+
+    def natural_px(self, part: _Part, down: bool = True) -> float | None:
+        """The height that a part needs of its own; None when it takes what it gets. down: it stands in rows, where
+        `ems` and `share` are heights and not widths."""
+        node, pad = part.node, 2 * part.node.pad * self.body_px
+        if down and part.ems_px is not None:
+            return part.ems_px
+        if part.text_px is not None:
+            return part.text_px + pad
+        if (down and part.share is not None) or not part.children:
+            return None
+        heights = [self.natural_px(child, bool(node.rows)) for child in part.children]
+        known = [height for height in heights if height is not None]
+        if node.columns:
+            # Figures, rules and empty room are as high as what stands beside them.
+            open_ended = any(
+                height is None and (child.children or child.node.slot in (*WRAPPED, "table", "chart"))
+                for child, height in zip(part.children, heights, strict=True)
+            )
+            return max(known) + pad if known and not open_ended else None
+        if len(known) < len(heights):
+            return None
+        return sum(known) + (len(known) - 1) * node.gap * self.body_px + pad
+
+    def place(self, part: _Part, box: Box, parent: int) -> None:
+        """Put a part into its box, and all inside it."""
+        node, page = part.node, self.page
+        radius = round(node.radius * self.body_px)
+        if node.fill == "photo":
+            self.figure(box, radius)
+        elif node.fill is not None or node.border is not None:
+            self.canvas.shapes.append(
+                FilledBox(
+                    box_px=_rounded(box),
+                    rgb=None if node.fill is None else self.rgb(node.fill),
+                    border_rgb=None if node.border is None else self.rgb(node.border),
+                    radius_px=radius,
+                )
+            )
+        if node.scrim is not None:
+            veil = round(between(self.rng, node.scrim), 2)
+            self.canvas.shapes.append(FilledBox(box_px=_rounded(box), rgb=(0, 0, 0), opacity=veil, radius_px=radius))
+        pad = node.pad * self.body_px
+        inner = (box[0] + pad, box[1] + pad, box[2] - pad, box[3] - pad)
+        if inner[2] - inner[0] < 1 or inner[3] - inner[1] < 1:
+            return
+        if part.children:
+            role: Role = "card" if node.fill or node.border else "row" if node.columns else "column"
+            group = self.canvas.group(role, parent, box)
+            for child, child_box in self.divide(part, inner):
+                self.place(child, child_box, group)
+        elif node.slot == "rule":
+            middle = (inner[1] + inner[3]) / 2
+            thick = max(1.0, part.size_px / 14)
+            self.canvas.shapes.append(
+                FilledBox(box_px=_rounded((inner[0], middle, inner[2], middle + thick)), rgb=self.rgb(node.ink))
+            )
+        elif node.slot == "figure":
+            self.canvas.group("figure", parent, inner)
+            self.figure(inner, radius)
+        elif node.slot == "table":
+            fill_table(page, self.canvas, self.palette, part.size_px, inner, parent)
+        elif node.slot == "chart":
+            fill_chart(page, self.canvas, self.palette, part.size_px, inner, parent)
+        elif node.slot is not None:
+            self.text(part, node.slot, inner, parent)
+
+    def divide(self, part: _Part, box: Box) -> list[tuple[_Part, Box]]:
+        """The children that fit with their boxes; the last ones are left out when there is no room for all."""
+        node = part.node
+        down = bool(node.rows)
+        start, end = (box[1], box[3]) if down else (box[0], box[2])
+        gap = node.gap * self.body_px
+        children = list(part.children)
+        squeezed = -1
+        while children:
+            room = end - start - gap * (len(children) - 1)
+            fixed = [self._fixed_px(child, down, end - start) for child in children]
+            if squeezed >= 0:
+                fixed[squeezed] = None
+            free = room - sum(length for length in fixed if length is not None)
+            shares = sum(child.node.weight for child, length in zip(children, fixed, strict=True) if length is None)
+            lengths = [
+                free * child.node.weight / shares if length is None else length
+                for child, length in zip(children, fixed, strict=True)
+            ]
+            least = [self._least_px(child, down) for child in children]
+            if free >= -0.01 and all(one >= other for one, other in zip(lengths, least, strict=True)):
+                break
+            # The last repetition goes first, or else the last part: cut short if that helps, then left out.
+            last = max((at for at, child in enumerate(children) if child.repeated), default=len(children) - 1)
+            if down and squeezed != last and children[last].node.rows and fixed[last] is not None:
+                squeezed = last
+            else:
+                children.pop(last)
+                squeezed = -1
+        placed = []
+        for child, length in zip(children, lengths if children else (), strict=True):
+            child_box = (box[0], start, box[2], start + length) if down else (start, box[1], start + length, box[3])
+            placed.append((child, child_box))
+            start += length + gap
+        return placed
+
+    def _fixed_px(self, part: _Part, down: bool, whole: float) -> float | None:
+        if part.share is not None:
+            return part.share * whole
+        return self.natural_px(part) if down else part.ems_px
+
+    def _least_px(self, part: _Part, down: bool) -> float:
+        """What a part cannot do without; empty room and rules can do without any."""
+        if part.children:
+            inside = [self._least_px(child, down) for child in part.children[:1]]
+            return max(inside) + 2 * part.node.pad * self.body_px
+        if part.node.slot in (None, "rule"):
+            return 0.0
+        if down:
+            return 1.3 * part.size_px + 2 * part.node.pad * self.body_px
+        return (LEAST_TEXT_EM if part.node.lines or part.node.ems else 6.0) * part.size_px
+
+    def text(self, part: _Part, slot: Role, box: Box, parent: int) -> None:
+        """A block of text in its box."""
+        node, page, size = part.node, self.page, part.size_px
+        wide, high = box[2] - box[0], box[3] - box[1]
+        pitch = node.pitch or (self.pitch_em if node.slot in WRAPPED else HEAD_PITCH_EM)
+        if wide < LEAST_TEXT_EM * size or high < 1.2 * size:
+            return
+        per_line = wide / (size * ADVANCE_EM[page.lang])
+        n_lines = max(1, int(high / (pitch * size)))
+        wrapped = node.slot in WRAPPED or n_lines > 1
+        if not wrapped:  # in the middle of its box
+            top = box[1] + max(0.0, (high - 1.3 * size) / 2)
+            box = (box[0], top, box[2], top + min(high, 1.3 * size))
+            pitch = min(pitch, 1.3)
+        prefix = node.prefix.get("en" if page.lang == "en" else "zh", "")
+        if node.text:
+            words = node.text["en" if page.lang == "en" else "zh"]
+            text = self.filled(words[int(self.rng.integers(len(words)))], part.number)
+        elif node.slot == "page_number":
+            text = str(int(self.rng.integers(1, 600)))
+        elif node.slot == "list":
+            text = page.items(wide / size, n_lines)
+        elif node.slot == "paragraph":
+            characters = int(np.clip(n_lines * per_line * 1.1 + 8, 4, MAX_CHARACTERS))
+            text = page.texts.draw(self.rng, page.lang, characters)
+        else:
+            # lines that are broken between words do not fill their room
+            text = page.fitted(n_lines * wide / size - len(prefix), 0.9 if n_lines == 1 else 0.8)
+        if not text.strip():
+            return
+        text = self.filled(prefix, part.number) + text
+        align = node.align or (self.align if node.slot == "paragraph" else "start")
+        block = page.block(
+            _rounded(box),
+            size,
+            face_ids=page.bold(page.body_faces) if node.bold else page.body_faces,
+            ink_rgb=self.rgb(node.ink),
+            align=align,
+            pitch_em=pitch,
+            text=text,
+            indent_em=self.indent_em if node.slot == "paragraph" else 0.0,
+            role=slot,
+            parent=parent,
+            underline=node.underline,
+        )
+        self.canvas.blocks.append(block)
+
+    def filled(self, words: str, number: int) -> str:
+        """The words with their placeholders filled."""
+        words = words.replace("{n}", str(number))
+        return re.sub(r"\{d\}", lambda _: str(int(self.rng.integers(10))), words)
+
+    def figure(self, box: Box, radius_px: int) -> None:
+        """A crop of a photograph, or a grey box where there is none."""
+        width, height = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
+        if not self.photos:
+            grey = FilledBox(box_px=_rounded(box), rgb=self.rgb("line"), radius_px=radius_px)
+            self.canvas.shapes.append(grey)
+            return
+        crop: PhotoCrop = photo_crop(self.rng, self.page.pages, self.photos, width, height)
+        self.canvas.shapes.append(Picture(box_px=_rounded(box), crop=crop, radius_px=radius_px))
+
+    def rgb(self, colour: Colour) -> tuple[int, int, int]:
+        """A colour of the page's palette."""
+        return self.palette.rgb(colour)
+
+
+def _rounded(box: Box) -> Box:
+    return round(box[0], 2), round(box[1], 2), round(box[2], 2), round(box[3], 2)
