@@ -11,13 +11,14 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import cv2
+import msgspec
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
@@ -62,7 +63,8 @@ TEXTS = "texts.json"
 VERSIONS = "versions.json"
 RECIPE = "recipe.yaml"
 CALIBRATION = "calibration.json"
-READINGS = "readings.json"
+READINGS = "readings"
+"""A file for every few pages that were read."""
 
 MAX_ATTEMPTS = 20
 """Draws of one row that may be rejected before the run is ended: a recipe of which 5 % is kept is a mistake."""
@@ -290,7 +292,7 @@ def generate(
     """Make the run in the folder `out`, or go on with it; returns when every shard is finished.
 
     Without `judge` a sample of `recipe.judge.sample_pages` rows is read by OCR first, and the rules are calibrated on
-    it (`calibration.json`, `readings.json`). Beside the shards lie `recipe.yaml`, `fonts.json`, `photos.json`,
+    it (`calibration.json`, `readings/`). Beside the shards lie `recipe.yaml`, `fonts.json`, `photos.json`,
     `texts.json`, `versions.json`. Raises BadInput for bad input, a full disk, or a folder of another run; what is
     finished is kept and the same call goes on from there.
     """
@@ -391,83 +393,71 @@ def calibrate_run(
 ) -> tuple[Calibration, dict[Address, tuple[LineReading, ...]]]:
     """Read the audit rows' first pages and calibrate the rules on them, or take both from the run folder.
 
-    Raises BadInput when shards are there whose calibration is gone.
+    What a run that was cut off has read is not read again. Raises BadInput when shards are there whose calibration is
+    gone.
     """
     folder = Folder(plan.out)
+    chunks = _chunks(plan)
     if folder.exists(CALIBRATION):
         name = folder.describe(CALIBRATION)
-        return calibration_from_json(folder.read(CALIBRATION).decode(), name), _readings_from_json(folder)
+        return calibration_from_json(folder.read(CALIBRATION).decode(), name), _load_readings(folder, len(chunks))
     if committed_shards(folder):
         raise BadInput(f"{folder.describe(CALIBRATION)}: is gone, but the shards depend on it; remove the folder")
-    addresses = audit_rows(plan)
-    # Small tasks keep every worker busy to the end: reading a page takes half a second.
-    chunks = [tuple(addresses[start : start + 8]) for start in range(0, len(addresses), 8)]
-    progress("read", 0, len(addresses), {})
-    read: dict[tuple[Address, ...], list[_ReadPage]] = {}
-    done = 0
-    with closing(run_tasks(_read_rows, plan, chunks, executor=executor, workers=workers, address=address)) as results:
-        for chunk, pages in results:
-            read[chunk] = pages
-            done += len(chunk)
-            progress("read", done, len(addresses), {})
-    in_order = [page for chunk in chunks for page in read[chunk]]
+    there = set(folder.names(READINGS))
+    todo = [number for number in range(len(chunks)) if _chunk_name(number) not in there]
+    total = sum(map(len, chunks))
+    done = total - sum(len(chunks[number]) for number in todo)
+    progress("read", done, total, {})
+    with closing(run_tasks(_read_chunk, plan, todo, executor=executor, workers=workers, address=address)) as results:
+        for number, _ in results:
+            done += len(chunks[number])
+            progress("read", done, total, {})
+    readings = _load_readings(folder, len(chunks))
+    # Drawing a page again takes a hundredth of the time that reading it took.
+    pages = {sampled.address: sampled.page for sampled in sample_rows(plan, readings)}
     calibration = calibrate(
-        [page.readings for page in in_order],
-        [page.page for page in in_order],
+        list(readings.values()),
+        [page for page in pages.values() if page is not None],
         plan.judge_config,
-        addresses=[page.address for page in in_order],
+        addresses=list(readings),
         recognizer=plan.judge_config.recognizer,
     )
-    readings = {
-        page.address: tuple(LineReading(read_ned=line.read_ned, clean_ned=line.clean_ned) for line in page.readings)
-        for page in in_order
-    }
-    # The calibration is what a resumed run looks for, so it is written last.
-    folder.publish(READINGS, _readings_to_json(readings).encode())
     folder.publish(CALIBRATION, calibration_to_json(calibration).encode())
     return calibration, readings
 
 
-@dataclass(frozen=True, slots=True)
-class _ReadPage:
-    address: Address
-    page: RenderedPage
-    """Without its pixels."""
-    readings: tuple[LineReading, ...]
+def _chunks(plan: GeneratePlan) -> list[list[Address]]:
+    """The audit rows in small tasks, so that every worker is busy to the end: reading a page takes a second."""
+    addresses = audit_rows(plan)
+    return [addresses[start : start + 8] for start in range(0, len(addresses), 8)]
 
 
-def _read_rows(plan: GeneratePlan, addresses: Sequence[Address]) -> list[_ReadPage]:
+def _chunk_name(number: int) -> str:
+    return f"{number:05d}.json"
+
+
+def _read_chunk(plan: GeneratePlan, number: int) -> None:
+    """Read the pages of one chunk of the audit rows and publish what was read; pages without a line are left out."""
     workshop = _workshop(plan)
     recognizer = open_recognizer(plan.judge_config.recognizer)
-    pages = []
-    for address in addresses:
+    found = []
+    for address in _chunks(plan)[number]:
         page = workshop.draw(plan, address).page
         if page is not None and page.lines:
-            readings = tuple(read_lines(recognizer, page, workshop.assets))
-            pages.append(_ReadPage(address, replace(page, image_HW3=np.zeros((0, 0, 3), np.uint8)), readings))
-    return pages
+            found.append((address, tuple(read_lines(recognizer, page, workshop.assets))))
+    Folder(plan.out).publish(f"{READINGS}/{_chunk_name(number)}", msgspec.json.encode(found))
 
 
-def _readings_to_json(readings: Mapping[Address, Sequence[LineReading]]) -> str:
-    rows = [
-        {"address": list(address), "lines": [[line.read_ned, line.clean_ned] for line in lines]}
-        for address, lines in sorted(readings.items())
-    ]
-    return "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"
-
-
-def _readings_from_json(folder: Folder) -> dict[Address, tuple[LineReading, ...]]:
-    try:
-        return {
-            Address(*map(int, row["address"])): tuple(
-                LineReading(read_ned=float(read), clean_ned=float(clean)) for read, clean in row["lines"]
-            )
-            for row in json.loads(folder.read(READINGS))
-        }
-    except (ValueError, TypeError, KeyError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{folder.describe(READINGS)}: damaged ({error}); remove the folder to start over") from None
+def _load_readings(folder: Folder, chunks: int) -> dict[Address, tuple[LineReading, ...]]:
+    """Everything that was read, in order of addresses."""
+    readings: dict[Address, tuple[LineReading, ...]] = {}
+    for number in range(chunks):
+        path = f"{READINGS}/{_chunk_name(number)}"
+        try:
+            readings |= dict(msgspec.json.decode(folder.read(path), type=list[tuple[Address, tuple[LineReading, ...]]]))
+        except msgspec.MsgspecError as error:
+            raise BadInput(f"{folder.describe(path)}: damaged ({error}); remove it to read those pages again") from None
+    return readings
 
 
 def _describe_run(folder: Folder, plan: GeneratePlan, recipe_yaml: str) -> None:

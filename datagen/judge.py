@@ -67,7 +67,7 @@ class LineReading:
     clean_ned: float
     """The same for the clean print of the line; 1.0 where it was not read because it could not matter."""
     features: tuple[float, ...] = ()
-    """`calibrate.line_features` of the line, so that a calibration needs no pixels; not kept in files."""
+    """`calibrate.line_features` of the line, so that a calibration needs no pixels."""
 
     @property
     def relative_ned(self) -> float | None:

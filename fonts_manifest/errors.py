@@ -3,6 +3,9 @@
 import sys
 from collections.abc import Callable
 
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the signal's number, as shells have it."""
+
 
 class BadInput(ValueError):
     """Bad input from outside: a file, a recipe, a folder, a machine that cannot do it.
@@ -19,6 +22,9 @@ def run(command: Callable[[], object]) -> None:
     except BadInput as error:
         print(f"glyphmill: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("glyphmill: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Typer turns Ctrl-C into a silent exit with 130 itself.
+        if isinstance(end, KeyboardInterrupt) or end.code == _INTERRUPTED:
+            print("glyphmill: interrupted; what is finished is kept, the same command goes on", file=sys.stderr)
+            sys.exit(_INTERRUPTED)
+        raise
