@@ -134,5 +134,7 @@ def test_crops_lie_inside_and_are_functions_of_their_address(
 def test_crops_reach_both_ends() -> None:
     corners = {crop_corner(1, step, 0, 9, 8, 8) for step in range(40)}
     assert corners == {(0, 0), (1, 0)}
+    assert len({crop_corner(1, 0, slot, 99, 99, 8) for slot in range(20)}) > 10
+    assert len({crop_corner(seed, 0, 0, 99, 99, 8) for seed in range(20)}) > 10
     with pytest.raises(ValueError, match="7x9 px cannot give a crop of 8 px"):
         crop_corner(1, 0, 0, 9, 7, 8)

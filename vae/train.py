@@ -117,8 +117,7 @@ def train(
             waited = time.perf_counter() - began
             rate = learning_rate(recipe.optim, step, recipe.steps)
             record = train_step(recipe, model, optimizer, batch, rate)
-            if record["finite"]:
-                ema.update(model, step)
+            ema.update(model, step)
             skipped_in_a_row = 0 if record["finite"] else skipped_in_a_row + 1
             seconds = {"seconds": time.perf_counter() - began, "data_seconds": waited}
             log.write({"kind": "step", "step": step, **record, **seconds, "by_source": _by_source(record, batch, feed)})
