@@ -15,7 +15,7 @@ def columns(page: PageChoices, area: Box, *, listed: bool) -> list[TextBlock]:
     ink = page.ink(page.ink_kind)
     blocks: list[TextBlock] = []
     if page.rng.random() < page.pages.heading:
-        largest = max(band.high_px for band in page.pages.size_bands)
+        largest = max(band.high_px for band in page.pages.bands)
         step = page.pages.size_step_px
         head = max(size, step * round(min(largest, size * float(page.rng.uniform(1.2, 2.0))) / step))
         text = page.one_line((x1 - x0) / (head * ADVANCE_EM[page.lang]))
@@ -58,7 +58,7 @@ def mosaic(page: PageChoices, area: Box) -> list[TextBlock]:
     for cell in cells:
         size = page.size_px()
         if cell[3] - cell[1] < 1.4 * size or cell[2] - cell[0] < 5 * size:
-            size = min(band.low_px for band in page.pages.size_bands)
+            size = min(band.low_px for band in page.pages.bands)
         faces = page.face_ids() if page.rng.random() < 0.5 else page.body_faces
         blocks.append(
             page.block(

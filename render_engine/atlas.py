@@ -19,6 +19,8 @@ LOAD_FLAGS = {
     "light": freetype.FT_LOAD_TARGET_LIGHT | freetype.FT_LOAD_NO_BITMAP,
     "full": freetype.FT_LOAD_TARGET_NORMAL | freetype.FT_LOAD_NO_BITMAP,
 }
+LCD = "_lcd"
+"""Behind the name of a hinting: three coverages a pixel, side by side, for the stripes of a screen."""
 PHASE_26_6 = 16
 """A quarter of a pixel."""
 MAX_BITMAP_PX = 4096
@@ -113,11 +115,12 @@ def rasterise(face: Face, hinting: str, glyph: int, phase: int) -> tuple[bytes, 
     """
     handle = face.handle
     slot = handle.contents.glyph
-    failed = freetype.FT_Load_Glyph(handle, glyph, LOAD_FLAGS[hinting])
+    lcd = hinting.endswith(LCD)
+    failed = freetype.FT_Load_Glyph(handle, glyph, LOAD_FLAGS[hinting.removesuffix(LCD)])
     if not failed:
         if phase:
             freetype.FT_Outline_Translate(ctypes.byref(slot.contents.outline), phase * PHASE_26_6, 0)
-        failed = freetype.FT_Render_Glyph(slot, freetype.FT_RENDER_MODE_NORMAL)
+        failed = freetype.FT_Render_Glyph(slot, freetype.FT_RENDER_MODE_LCD if lcd else freetype.FT_RENDER_MODE_NORMAL)
     if failed:
         raise RenderError("missing_glyph", f"FreeType error {failed} in glyph {glyph} of {face.font.family}")
     drawn = slot.contents
@@ -130,7 +133,7 @@ def rasterise(face: Face, hinting: str, glyph: int, phase: int) -> tuple[bytes, 
     rows = ctypes.string_at(bitmap.buffer, height * pitch)
     if pitch != width:
         rows = b"".join(rows[row * pitch : row * pitch + width] for row in range(height))
-    return rows, width, height, drawn.bitmap_left, drawn.bitmap_top
+    return rows, width // 3 if lcd else width, height, drawn.bitmap_left, drawn.bitmap_top
 
 
 @njit(cache=True, nogil=True)

@@ -86,7 +86,8 @@ def photo_crop(
 ) -> PhotoCrop:
     if not photos:
         raise BadInput(
-            "the family 'background' needs photographs and there are none; name a folder or set its weight to 0"
+            "the families 'background' and 'compositional' need photographs and there are none; name a folder or set"
+            " their weights to 0"
         )
     photo = photos[int(rng.integers(len(photos)))]
     largest = min(photo.width_px / width, photo.height_px / height)
@@ -176,7 +177,7 @@ class PageChoices:
 
     def size_px(self) -> float:
         """A size of body text."""
-        band = self.pages.size_bands[pick(self.rng, {at: band.weight for at, band in enumerate(self.pages.size_bands)})]
+        band = self.pages.bands[pick(self.rng, {at: band.weight for at, band in enumerate(self.pages.bands)})]
         step = self.pages.size_step_px
         first, last = int(np.ceil(band.low_px / step)), int(np.floor(band.high_px / step))
         return step * int(self.rng.integers(first, last + 1)) if first <= last else band.low_px
@@ -187,12 +188,12 @@ class PageChoices:
             size = self.size_px()
             if size <= most_px:
                 return size
-        return min(band.low_px for band in self.pages.size_bands)
+        return min(band.low_px for band in self.pages.bands)
 
     def on_grid(self, size_px: float) -> float:
         """The nearest multiple of the size step that is not below the least size of all."""
         step = self.pages.size_step_px
-        return max(step * round(size_px / step), min(band.low_px for band in self.pages.size_bands))
+        return max(step * round(size_px / step), min(band.low_px for band in self.pages.bands))
 
     def bold(self, face_ids: tuple[str, ...]) -> tuple[str, ...]:
         """The same stack behind a bold face: of the family of its first face, or else one for the same scripts."""

@@ -56,6 +56,57 @@ class SizeBand(Config):
         return self
 
 
+DIFFICULTIES: dict[Literal["f8", "f16", "f32"], tuple[SizeBand, ...]] = {
+    "f8": (
+        SizeBand(low_px=5, high_px=8, weight=0.4),
+        SizeBand(low_px=8, high_px=12, weight=0.4),
+        SizeBand(low_px=12, high_px=20, weight=0.2),
+    ),
+    "f16": (
+        SizeBand(low_px=5, high_px=8, weight=0.15),
+        SizeBand(low_px=8, high_px=12, weight=0.4),
+        SizeBand(low_px=12, high_px=20, weight=0.45),
+    ),
+    "f32": (
+        SizeBand(low_px=8, high_px=12, weight=0.2),
+        SizeBand(low_px=12, high_px=20, weight=0.5),
+        SizeBand(low_px=20, high_px=32, weight=0.3),
+    ),
+}
+"""Sizes of body text for an autoencoder whose latent cell is 8, 16 or 32 px wide: most text spans from half a cell to
+two and a half cells for f8, from half a cell to one and a quarter for f16, and from a third of a cell to one for f32;
+the shares shift to where the text is hard but not lost. A starting point, not a measurement: weigh `size_bands` of your
+own by what your model fails on."""
+
+
+class DegradationRanges(Config):
+    """How bad pictures may become; each of the four befalls half of the degraded pictures, and one at least each."""
+
+    blur_sigma_px: tuple[float, float] = (0.3, 0.9)
+    """Gaussian blur."""
+    resample: tuple[float, float] = (1.15, 1.8)
+    """Times smaller and larger again."""
+    noise_sigma: tuple[float, float] = (1.0, 6.0)
+    """In 8-bit steps."""
+    jpeg_quality: tuple[int, int] = (50, 95)
+    """As in libjpeg."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "DegradationRanges":
+        for name, least, most in (
+            ("blur_sigma_px", 0, 20),
+            ("resample", 1, 8),
+            ("noise_sigma", 0, 64),
+            ("jpeg_quality", 1, 100),
+        ):
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise ValueError(
+                    f"{name} must hold two numbers in order between {least} and {most}, got {low} and {high}"
+                )
+        return self
+
+
 class PageDistribution(Config):
     """Which pages are drawn, and how often. Weights need not sum to 1."""
 
@@ -70,6 +121,9 @@ class PageDistribution(Config):
         min_length=1,
     )
     """Sizes of body text, the em in px (5 to 20 in the paper, section 3). Headings may be larger, up to the largest."""
+    difficulty: Literal["f8", "f16", "f32"] | None = None
+    """Compression factor of the autoencoder to be trained: takes the bands of `DIFFICULTIES` instead of
+    `size_bands`."""
     size_step_px: PositiveFloat = 0.5
     """Sizes are multiples of this: each size of a face is a strike that must be rasterised once a process."""
     languages: dict[Language, float] = Field(default={"en": 0.4, "zh": 0.4, "mixed": 0.2})
@@ -91,6 +145,24 @@ class PageDistribution(Config):
         }
     )
     """Weights of body text in columns, lists, many blocks of different sizes and colours, and a few lines alone."""
+    grounds: dict[Literal["plain", "gradient", "paper"], float] = Field(default={"plain": 1.0})
+    """Weights of the grounds of pure pages: one colour, two that run into each other, the texture of paper."""
+    effects: dict[Literal["none", "plate", "scrim", "shadow", "outline"], float] = Field(default={"none": 1.0})
+    """Weights of what designers put between text and a photograph: a plate under every line, a veil over the whole
+    picture, a shadow or an outline of the letters. Only for the family background."""
+    antialias: dict[Literal["grey", "lcd_rgb", "lcd_bgr"], float] = Field(default={"grey": 1.0})
+    """Weights of grey and of sub-pixel anti-aliasing for a screen's order of stripes; text on things in photographs
+    is always grey."""
+    degraded: float = Field(default=0.0, ge=0, le=1)
+    """Probability that the finished picture is degraded: 0, because the picture is what the autoencoder must return."""
+    degradation: DegradationRanges = DegradationRanges()
+    """How much, where it is."""
+    surfaces: dict[Literal["sheet", "note", "board", "sign", "label", "screen"], float] = Field(
+        default={"sheet": 0.3, "note": 0.15, "board": 0.15, "sign": 0.15, "label": 0.1, "screen": 0.15}
+    )
+    """Weights of the things that carry the text of compositional pages."""
+    surface_share: tuple[float, float] = (0.75, 0.98)
+    """Least and largest part of the picture's width or height (whichever is reached first) that the thing takes."""
     columns: dict[int, float] = Field(default={1: 0.6, 2: 0.3, 3: 0.1})
     """Weights of the number of columns (1 to 6); a column narrower than ten em is given up."""
     heading: float = Field(default=0.4, ge=0, le=1)
@@ -130,7 +202,20 @@ class PageDistribution(Config):
 
     @model_validator(mode="after")
     def _sensible(self) -> "PageDistribution":
-        for name in ("languages", "families", "layouts", "columns", "align", "inks", "hinting", "blend"):
+        for name in (
+            "languages",
+            "families",
+            "layouts",
+            "columns",
+            "align",
+            "inks",
+            "hinting",
+            "blend",
+            "surfaces",
+            "grounds",
+            "effects",
+            "antialias",
+        ):
             weights = getattr(self, name)
             if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
                 raise ValueError(f"{name} must hold weights of at least 0 that do not sum to 0, got {weights}")
@@ -140,6 +225,7 @@ class PageDistribution(Config):
             ("min_contrast", 1, 21),
             ("opacity", 0.05, 1),
             ("photo_scale", 0.05, 100),
+            ("surface_share", 0.1, 1),
         ):
             low, high = getattr(self, name)
             if not least <= low <= high <= most:
@@ -150,7 +236,14 @@ class PageDistribution(Config):
             raise ValueError(f"columns must be 1 to 6, got {sorted(self.columns)}")
         if not all(32 <= side <= 4096 for size in self.page_sizes_px for side in size):
             raise ValueError(f"page_sizes_px must lie between 32 and 4096, got {self.page_sizes_px}")
+        if self.difficulty is not None and "size_bands" in self.model_fields_set:
+            raise ValueError("difficulty brings its own size_bands: give one of the two")
         return self
+
+    @property
+    def bands(self) -> tuple[SizeBand, ...]:
+        """The bands that sizes are drawn from."""
+        return self.size_bands if self.difficulty is None else DIFFICULTIES[self.difficulty]
 
 
 def pick(rng: np.random.Generator, weights: Mapping[T, float]) -> T:

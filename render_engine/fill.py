@@ -130,6 +130,7 @@ class _Filler:
                     box_px=_rounded(box),
                     rgb=None if node.fill is None else self.rgb(node.fill),
                     border_rgb=None if node.border is None else self.rgb(node.border),
+                    border_px=max(1, round(node.border_em * self.body_px)),
                     radius_px=radius,
                 )
             )

@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fonts_manifest.manifest import FontFace
-from render_engine.atlas import Atlas
+from render_engine.atlas import LCD, Atlas
 from render_engine.compose import draw_glyphs
+from render_engine.degrade import degrade
+from render_engine.effects import draw_plates, draw_under, draw_underlines, underlines
 from render_engine.face import Face, open_face
 from render_engine.grounds import draw_ground
 from render_engine.layout import LayoutScratch, lay_out_block
+from render_engine.lcd import draw_glyphs_lcd
 from render_engine.paint import choose_inks, measure_lines, tables
 from render_engine.shape import FontStack
 from render_engine.shapes import check_shapes, draw_shapes
@@ -28,6 +31,7 @@ from render_engine.spec import (
     RenderError,
     TextBlock,
 )
+from render_engine.warp import lay_on, seen_lines
 
 MAX_SIDE_PX = 8192
 MAX_SIZE_PX = 512
@@ -90,13 +94,33 @@ def render(spec: PageSpec, assets: Assets, *, glyph_boxes: bool = False) -> Rend
     image_HW3 = ground(spec, assets)
     if spec.blocks and scratch.line_count == 0:
         raise RenderError("no_text", "nothing fits the boxes of the page")
-    return RenderedPage(image_HW3=image_HW3, lines=draw(spec, assets, scratch, image_HW3, glyph_boxes))
+    if spec.surface is None:
+        lines = draw(spec, assets, scratch, image_HW3, glyph_boxes)
+    else:
+        surface = spec.surface
+        flat_hw3 = _canvas(surface.ground, surface.width_px, surface.height_px, assets)
+        draw_shapes(flat_hw3, spec.shapes, partial(_crop, assets))
+        lines = draw(spec, assets, scratch, flat_hw3, glyph_boxes)
+        lay_on(image_HW3, flat_hw3, surface)
+        lines = seen_lines(lines, surface)
+    if spec.degradation is not None:
+        image_HW3 = degrade(image_HW3, spec.degradation)
+    return RenderedPage(image_HW3=image_HW3, lines=lines)
 
 
 def check(spec: PageSpec) -> None:
     """Raises RenderError("bad_spec") when a number is out of its range."""
     rules = [(1 <= spec.width_px <= MAX_SIDE_PX and 1 <= spec.height_px <= MAX_SIDE_PX, "side of the page")]
+    if spec.surface is not None:
+        sides = (spec.surface.width_px, spec.surface.height_px)
+        rules.append((min(sides) >= 1 and max(sides) <= MAX_SIDE_PX, "side of the surface"))
+        rules.append((spec.antialias == "grey", "antialias on a surface"))
     for block in spec.blocks:
+        if block.plate is not None:
+            rules.append((0 <= block.plate.opacity <= 1 and 0 <= block.plate.pad_em <= 10, "plate"))
+        if block.shadow is not None:
+            near = max(map(abs, block.shadow.offset_px)) <= MAX_SIZE_PX
+            rules.append((near and 0 <= block.shadow.opacity <= 1, "shadow"))
         numbers = (
             *block.box_px,
             block.size_px,
@@ -124,10 +148,11 @@ def lay_out(spec: PageSpec, assets: Assets) -> LayoutScratch:
     scratch = assets.scratch
     scratch.glyph_count = scratch.line_count = 0
     assets.atlas.make_room()
+    mode = spec.hinting if spec.antialias == "grey" else spec.hinting + LCD
     for number, block in enumerate(spec.blocks):
         stack = assets.stack(block.face_ids, block.lang)
         size_26_6 = round(block.size_px * 64)
-        strikes = np.array([assets.atlas.strike(face, size_26_6, spec.hinting) for face in stack.faces], np.int64)
+        strikes = np.array([assets.atlas.strike(face, size_26_6, mode) for face in stack.faces], np.int64)
         lay_out_block(block, number, stack, strikes, size_26_6, spec.hinting == "full", scratch)
     return scratch
 
@@ -178,6 +203,14 @@ def draw(
     boxes = np.empty((n_lines, 4))
     grounds = np.empty((n_lines, 4))
     measure_lines(image_HW3, atlas.entries, found, pens, lines, caps_px, ink_boxes, boxes, grounds)
+    if draw_plates(image_HW3, lines, boxes, blocks):
+        measure_lines(image_HW3, atlas.entries, found, pens, lines, caps_px, ink_boxes, boxes, grounds)
+    rules = underlines(lines, blocks)
+    for number, (x0, _, x1, bottom) in rules:
+        if boxes[number, 2] > boxes[number, 0]:
+            ink_boxes[number, 3] = max(ink_boxes[number, 3], bottom)
+            boxes[number] = np.maximum(boxes[number], (-np.inf, -np.inf, x1, bottom))
+            boxes[number, 0] = min(boxes[number, 0], x0)
     inks = np.empty((n_lines, 3), np.uint8)
     contrasts = np.empty(n_lines)
     linear = spec.blend == "linear"
@@ -199,9 +232,20 @@ def draw(
         block = blocks[lines[low, 7]]
         raise RenderError("low_contrast", f"no ink reaches {block.min_contrast} at opacity {block.opacity}")
     line_opacities = opacities[lines[:, 7]].astype(np.int32)
-    draw_glyphs(
-        image_HW3, atlas.entries, atlas.pixels, found, pens, inks, line_opacities, linear, to_linear, from_linear
+    draw_under(
+        *(image_HW3, atlas, found, pens, lines, inks, blocks, linear),
+        *((to_linear, from_linear), spec.antialias != "grey"),
     )
+    if spec.antialias == "grey":
+        draw_glyphs(
+            image_HW3, atlas.entries, atlas.pixels, found, pens, inks, line_opacities, linear, to_linear, from_linear
+        )
+    else:
+        draw_glyphs_lcd(
+            *(image_HW3, atlas.entries, atlas.pixels, found, pens, inks, line_opacities, linear),
+            *(to_linear, from_linear, spec.antialias == "lcd_bgr"),
+        )
+    draw_underlines(image_HW3, rules, lines, inks, blocks)
     ink_per_glyph = _glyph_boxes(atlas, found, pens) if glyph_boxes else None
     return _annotate(spec, lines, ink_boxes, boxes, grounds, inks, contrasts, ink_per_glyph)
 

@@ -139,15 +139,17 @@ class Plate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Shadow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The letters once more under themselves, moved by whole pixels."""
 
-    rgb: RGB
-    opacity: float
+    rgb: RGB | None = None
+    """None: black under light ink, white under dark ink, whatever the contrast floor made of it."""
+    opacity: float = 0.6
     offset_px: tuple[int, int] = (1, 1)
 
 
 class Outline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A border of one pixel around the letters."""
 
-    rgb: RGB
+    rgb: RGB | None = None
+    """None: black around light ink, white around dark ink."""
 
 
 class TextBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

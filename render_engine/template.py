@@ -13,6 +13,8 @@ from fonts_manifest.errors import BadInput
 from render_engine.spec import RGB
 
 BUNDLED = Path(__file__).parent / "templates"
+SURFACES = ("surfaces/board", "surfaces/label", "surfaces/note", "surfaces/sheet", "surfaces/sign")
+"""Templates of what stands on things in photographs; not among the complex pages unless asked for by name."""
 MAX_TEMPLATE_BYTES = 1 << 18
 MAX_DEPTH = 12
 HEX = re.compile(r"#[0-9a-f]{6}")
@@ -102,7 +104,9 @@ class Node(Config):
     scrim: Range | None = None
     """Least and largest opacity of a black veil over the fill, so that light text can be read on a photograph."""
     border: Colour | None = None
-    """Colour of a line of one pixel around the part's box."""
+    """Colour of a line around the part's box."""
+    border_em: float = Field(default=0.0, ge=0, le=4)
+    """Width of that line; it is one pixel at least."""
     radius: float = Field(default=0.0, ge=0, le=20)
     """Of the corners of the box and of a figure."""
     text: dict[Literal["en", "zh"], tuple[str, ...]] = Field(default={})
@@ -189,7 +193,7 @@ def template_path(name: str) -> Path:
     """
     if Path(name).suffix in {".yaml", ".yml", ".json"}:
         path = Path(name)
-    elif name in bundled_templates():
+    elif name in (*bundled_templates(), *SURFACES):
         path = BUNDLED / f"{name}.yaml"
     else:
         raise BadInput(
