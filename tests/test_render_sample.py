@@ -111,7 +111,7 @@ def test_a_language_without_a_face_and_a_photograph_that_is_not_there_are_bad_in
     rng = np.random.default_rng(0)
     with pytest.raises(BadInput, match="no face of the manifest covers GB 2312 level 1"):
         sample_spec(rng, PageDistribution(languages={"zh": 1.0}, families={"pure": 1.0}), LATIN, TEXTS, [])
-    with pytest.raises(BadInput, match="needs photographs"):
+    with pytest.raises(BadInput, match="need photographs"):
         sample_spec(rng, PageDistribution(families={"background": 1.0}), FACES, TEXTS, [])
 
 
