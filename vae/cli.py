@@ -23,12 +23,14 @@ def train(
     ),
 ) -> None:
     """Train a GSC autoencoder on a mixture of finished runs; killed and started again it goes on bit for bit."""
-    from datagen.recipes import find_recipe, load_recipe, recipe_hash
+    from datagen.progress import show_progress
+    from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
     from vae import train as trainer
     from vae.recipes import TrainRecipe
 
     loaded = load_recipe(find_recipe(recipe, [BUNDLED]), TrainRecipe, overrides or [])
-    report = trainer.train(loaded, recipe_hash(loaded), out)
+    with show_progress() as progress:
+        report = trainer.train(loaded, recipe_hash(loaded), out, recipe_yaml=recipe_to_yaml(loaded), progress=progress)
     for source, after in report.psnr_end_db.items():
         typer.echo(f"{source}: held-out PSNR {report.psnr_start_db[source]:.2f} -> {after:.2f} dB")
     typer.echo(str(out / report.ema))

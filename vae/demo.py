@@ -80,7 +80,7 @@ def run_demo(out: Path, *, executor: Executor = "ray", console: Console | None =
             _filter_real(out, executor, bars, console)
         with clock.stage("4 training: a small GSC VAE on the mixture"):
             recipe = _train_recipe(out)
-            train(recipe, recipe_hash(recipe), out / "vae")
+            train(recipe, recipe_hash(recipe), out / "vae", recipe_yaml=recipe_to_yaml(recipe), progress=bars)
         with clock.stage("5 evaluation: held-out pictures, beside the untrained linear skip"):
             rows, comparisons = _evaluate(out, recipe, bars)
         with clock.stage("6 report"):
