@@ -51,11 +51,13 @@ from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace, Manifest, load_manifest, save_manifest
 from fonts_manifest.scan import FontsConfig, scan_fonts
+from render_engine.caption import caption
 from render_engine.choose import faces_of_shard
 from render_engine.distribution import PageDistribution
 from render_engine.render import Assets, render
 from render_engine.sample import sample_spec
-from render_engine.spec import PageSpec, PhotoCrop, RenderedPage, RenderError, spec_to_json
+from render_engine.spec import PageSpec, RenderedPage, RenderError, photo_ids_of, spec_to_json
+from render_engine.template import bundled_templates, templates_digest
 
 FONTS = "fonts.json"
 PHOTOS = "photos.json"
@@ -179,6 +181,8 @@ class GeneratePlan:
     manifest: Manifest
     photos: PhotoIndex
     versions: dict[str, str]
+    templates_digest: str
+    """Of the templates that the pages may be made from; "" when there are none."""
     schema: pa.Schema
     """`SCHEMA` with the recipe and the versions in its metadata."""
     out: str = ""
@@ -202,6 +206,8 @@ class GeneratePlan:
     def identity(self) -> RunIdentity:
         """What must be equal to go on with a run."""
         inputs = {"fonts": self.manifest.digest, "photographs": self.photos.digest, "texts": self.texts_digest}
+        if self.templates_digest:
+            inputs["templates"] = self.templates_digest
         return RunIdentity(recipe_hash=self.recipe_hash, shards=self.shards, inputs=inputs, versions=self.versions)
 
 
@@ -269,11 +275,27 @@ def make_plan(
         texts=recipe.texts,
         texts_digest=corpus.digest,
         manifest=manifest,
-        photos=index_photos(recipe.photos) if recipe.pages.families.get("background") else PhotoIndex(photos=()),
+        photos=_photos_of(recipe),
+        templates_digest=_templates_of(recipe.pages),
         versions=versions,
         schema=with_metadata(SCHEMA, metadata),
         out=out,
     )
+
+
+def _photos_of(recipe: GenerateRecipe) -> PhotoIndex:
+    """Pages over and inside photographs need some; structured pages take them for their pictures when there are any."""
+    families = recipe.pages.families
+    wanted = families.get("background") or families.get("compositional")
+    if wanted or (families.get("complex") and recipe.photos.places):
+        return index_photos(recipe.photos)
+    return PhotoIndex(photos=())
+
+
+def _templates_of(pages: PageDistribution) -> str:
+    if not (pages.families.get("complex") or pages.families.get("compositional")):
+        return ""
+    return templates_digest(pages.templates or bundled_templates())
 
 
 def generate(
@@ -530,7 +552,8 @@ def _to_row(
     plan: GeneratePlan, sampled: SampledPage, judgement: Judgement, licences: Mapping[str, str]
 ) -> dict[str, Any]:
     spec, page, address = sampled.spec, sampled.page, sampled.address
-    photo_id = spec.background.photo_id if isinstance(spec.background, PhotoCrop) else None
+    photo_ids = photo_ids_of(spec)
+    photo_licences = dict.fromkeys(licences[photo_id] for photo_id in photo_ids if photo_id in licences)
     languages = {block.lang for block in spec.blocks}
     row: dict[str, Any] = {
         "row_id": f"{plan.recipe_hash[:12]}-{address.shard}-{address.row}-{address.attempt}",
@@ -544,8 +567,8 @@ def _to_row(
         "shard": address.shard,
         "row": address.row,
         "attempt": address.attempt,
-        "photo_id": photo_id,
-        "licence": licences.get(photo_id or ""),
+        "photo_id": ",".join(photo_ids) or None,
+        "licence": "; ".join(photo_licences) or None,
         "keep": judgement.verdict.keep,
         "reason": judgement.verdict.reason,
         "judged_by": judgement.judged_by,
@@ -558,7 +581,8 @@ def _to_row(
     return row | {
         "image": {"bytes": encode_png(page.image_HW3), "path": None},
         "text": text,
-        "lines": _lines(page, judgement),
+        "lines": _lines(spec, page, judgement),
+        "caption": caption(spec, page.lines),
         "pixels_sha256": hashlib.sha256(page.image_HW3.tobytes()).hexdigest(),
         "characters": characters,
         "characters_per_mp": characters / (spec.width_px * spec.height_px / 1e6),
@@ -566,7 +590,7 @@ def _to_row(
     }
 
 
-def _lines(page: RenderedPage, judgement: Judgement) -> list[dict[str, Any]]:
+def _lines(spec: PageSpec, page: RenderedPage, judgement: Judgement) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(page.lines):
         reading = judgement.readings[number] if judgement.readings is not None else None
@@ -584,6 +608,7 @@ def _lines(page: RenderedPage, judgement: Judgement) -> list[dict[str, Any]]:
                 "clutter": line.clutter,
                 "opacity": line.opacity,
                 "block": line.block,
+                "role": spec.blocks[line.block].role,
                 "read_ned": reading.read_ned if reading else None,
                 "clean_ned": reading.clean_ned if reading else None,
                 "legibility": judgement.legibility[number] if judgement.legibility is not None else None,

@@ -21,6 +21,9 @@ LINE = pa.struct(
         pa.field("clutter", pa.float32()),  # standard deviation of the ground's luma, 0 to 127.5
         pa.field("opacity", pa.float32()),
         pa.field("block", pa.int32()),
+        pa.field(
+            "role", pa.string()
+        ),  # what the block is on its page: paragraph, heading, cell, ...; null when unknown
         pa.field("read_ned", pa.float32()),  # NED of what OCR read against `text`; null when not read
         pa.field("clean_ned", pa.float32()),  # the same for the line in black on white; null when not read
         pa.field("legibility", pa.float32()),  # estimate of read_ned / clean_ned, 0 to 1, by the calibrated rule
@@ -39,6 +42,7 @@ SCHEMA = pa.schema(
         pa.field("lang", pa.string()),
         pa.field("text", pa.string()),  # lines in reading order, joined by line feeds
         pa.field("lines", pa.list_(LINE)),
+        pa.field("caption", pa.string()),  # the picture in words, from its spec; null for real pictures
         pa.field("spec", pa.string()),  # PageSpec as JSON; null for real pictures
         # provenance
         pa.field("recipe_hash", pa.string()),
@@ -46,7 +50,7 @@ SCHEMA = pa.schema(
         pa.field("shard", pa.int32()),
         pa.field("row", pa.int32()),
         pa.field("attempt", pa.int32()),  # how many draws of this address were rejected before
-        pa.field("photo_id", pa.string()),
+        pa.field("photo_id", pa.string()),  # several joined by commas: the background first, then pictures in the page
         pa.field("origin", pa.string()),  # real pictures: file, or file and page
         pa.field("licence", pa.string()),
         pa.field("pixels_sha256", pa.string()),  # of the decoded H x W x 3 bytes: independent of the codec

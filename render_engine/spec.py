@@ -247,6 +247,13 @@ class PageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     degradation: Degradation | None = None
 
 
+def photo_ids_of(spec: PageSpec) -> tuple[str, ...]:
+    """The photographs that the picture shows, each once: the background first, then the pictures in the page."""
+    crops = [ground for ground in (spec.background, spec.surface and spec.surface.ground) if ground]
+    crops += [shape.crop for shape in spec.shapes if isinstance(shape, Picture)]
+    return tuple(dict.fromkeys(crop.photo_id for crop in crops if isinstance(crop, PhotoCrop)))
+
+
 def spec_to_json(spec: PageSpec) -> str:
     """The spec as compact JSON with fields in a fixed order: equal specs give equal strings."""
     return msgspec.json.encode(spec).decode()

@@ -1,7 +1,9 @@
 """Structured pages as data: what a template file may say, read strictly. docs/templates.md explains it by examples."""
 
 import functools
+import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -202,6 +204,15 @@ def template_path(name: str) -> Path:
     if not path.is_file():
         raise BadInput(f"{path}: no such template file")
     return path
+
+
+def templates_digest(names: Iterable[str]) -> str:
+    """SHA-256 of the files of these templates and of those for things in photographs. Raises BadInput."""
+    sha256 = hashlib.sha256()
+    for name in sorted({*names, *SURFACES}):
+        load_template(name)
+        sha256.update(name.encode() + b"\0" + template_path(name).read_bytes())
+    return sha256.hexdigest()
 
 
 @functools.cache

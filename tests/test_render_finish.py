@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from test_render_pixels import ASSETS, FACES, NOTO, PHOTO, SANS, TEXTS, digest, plain_page
 
 from render_engine.atlas import rasterise, set_size
+from render_engine.caption import caption
 from render_engine.degrade import degrade
 from render_engine.distribution import DIFFICULTIES, DegradationRanges, PageDistribution
 from render_engine.face import open_face
@@ -23,7 +24,9 @@ from render_engine.spec import (
     Plate,
     RenderError,
     Shadow,
+    photo_ids_of,
 )
+from render_engine.template import load_template
 
 
 def sampled(seed: int, **choices) -> PageSpec:
@@ -252,3 +255,43 @@ def test_a_difficulty_brings_its_bands(difficulty):
 def test_a_difficulty_and_bands_of_ones_own_exclude_each_other():
     with pytest.raises(ValidationError, match="give one of the two"):
         PageDistribution(difficulty="f8", size_bands=({"low_px": 5, "high_px": 6, "weight": 1},))
+
+
+# Captions
+
+
+def test_a_caption_says_what_where_how_large_and_in_which_language():
+    spec = plain_page("字", NOTO, 12, background=(255, 255, 255), ink_rgb=(0, 0, 0))
+    assert caption(spec) == ("Text in Chinese on a white ground. The text is 12 px large, nearly black, in one block.")
+    damaged = msgspec.structs.replace(spec, degradation=Degradation(jpeg_quality=40))
+    assert caption(damaged).endswith(" It was JPEG of quality 40.")
+    titled = with_block(spec, role="title", text="春天\n来了")
+    assert ', headed "春天 来了".' in caption(titled)
+
+
+def test_a_caption_of_a_drawn_picture_tells_what_was_drawn():
+    spec = plain_page("夜", NOTO, 20, background=(10, 10, 30), ink_rgb=(20, 25, 20), min_contrast=4)
+    assert "meant to be nearly black" in caption(spec)
+    assert "20 px large, off-white, in one block" in caption(spec, render(spec, ASSETS).lines)
+
+
+@pytest.mark.parametrize("family", ["background", "pure", "compositional", "complex"])
+def test_captions_of_every_family_name_language_and_sizes(family):
+    languages = {"en": "English", "zh": "Chinese", "mixed": "Chinese mixed with English"}
+    for seed in range(12):
+        spec = sampled(seed, families={family: 1}, page_sizes_px=((320, 320),))
+        lines = render(spec, ASSETS).lines
+        words = caption(spec, lines)
+        assert f"in {languages[spec.blocks[0].lang]}" in words
+        assert f"{min(line.size_px for line in lines):.3g}" in words
+        assert f"{max(line.size_px for line in lines):.3g} px large" in words
+        assert ("photograph" in words) == (family in ("background", "compositional"))
+        assert words == caption(spec, lines)
+        if family == "complex":
+            assert words.lower().startswith(load_template(spec.template).description.lower())
+
+
+def test_photographs_of_a_page_are_listed_once():
+    spec = sampled(3, families={"complex": 1}, templates={"app": 1}, page_sizes_px=((512, 512),))
+    assert photo_ids_of(spec) == (PHOTO.photo_id,)
+    assert photo_ids_of(sampled(1, families={"pure": 1})) == ()
