@@ -205,7 +205,10 @@ def read_commit(folder: Folder, shard: int) -> CommitRecord:
 
 
 def finish_run(folder: Folder, shards: int) -> list[CommitRecord]:
-    """Write the manifest, then `_SUCCESS`, unless they are there. Raises BadInput when one of the `shards` shards is not committed."""
+    """Write the manifest, then `_SUCCESS`, unless they are there.
+
+    Raises BadInput when one of the `shards` shards is not committed.
+    """
     missing = sorted(set(range(shards)) - committed_shards(folder))
     if missing:
         raise BadInput(f"{folder.place}: {len(missing)} of {shards} shards are not finished, the first is {missing[0]}")

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from datagen.commit import CommitRecord, RunIdentity, finish_run, publish_shard, read_commit, start_run
+from datagen.card import CARD, dataset_card
+from datagen.commit import CommitRecord, RunIdentity, finish_run, publish_shard, start_run
 from datagen.decode import ImageProblem, image_size
 from datagen.density import Density, DensityClass, measure_density
 from datagen.execute import Executor, run_tasks
@@ -160,8 +161,11 @@ def filter_corpus(
             done += len(plan.items_in(shard))
             reasons.update(record.reasons)
             progress("filter", done, len(items), reasons)
-    finish_run(folder, plan.shards)
-    records = [read_commit(folder, shard) for shard in range(plan.shards)]
+    records = finish_run(folder, plan.shards)
+    if not folder.exists(CARD):
+        licences = {"Pictures and documents": [(item.origin.partition("#")[0], item.licence) for item in items]}
+        card = dataset_card("Real pictures and pages, filtered", "glyphmill filter", records, licences)
+        folder.publish(CARD, card.encode())
     total: collections.Counter[str] = collections.Counter()
     for record in records:
         total.update(record.reasons)

@@ -11,7 +11,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from datagen.card import CARD, dataset_card
 from datagen.codec import encode_png
 from datagen.commit import CommitRecord, RunIdentity, committed_shards, finish_run, publish_shard, start_run
 from datagen.corpus import Corpus, CorpusConfig, open_corpus
@@ -342,6 +343,8 @@ def generate(
             reasons.update(record.reasons)
             progress("draw", done, plan.rows, reasons)
     records = finish_run(folder, plan.shards)
+    if not folder.exists(CARD):
+        folder.publish(CARD, _card(plan, records).encode())
     total: collections.Counter[str] = collections.Counter()
     for record in records:
         total.update(record.reasons)
@@ -480,6 +483,22 @@ def _load_readings(folder: Folder, chunks: int) -> dict[Address, tuple[LineReadi
         except msgspec.MsgspecError as error:
             raise BadInput(f"{folder.describe(path)}: damaged ({error}); remove it to read those pages again") from None
     return readings
+
+
+def _card(plan: GeneratePlan, records: Sequence[CommitRecord]) -> str:
+    licences = {
+        "Fonts": [(face.family, face.licence) for face in plan.manifest.faces],
+        "Photographs": [(Path(photo.path).name, photo.licence) for photo in plan.photos.photos],
+        "Texts": [(place.place, place.licence) for place in plan.texts.places],
+    }
+    notes = []
+    if any(place.format == "words" for place in plan.texts.places):
+        notes.append(
+            "Chinese text put together from a dictionary is word salad: real words at their frequencies (flattened, so "
+            "that rare characters are seen), without meaning."
+        )
+    title = "Synthetic text-rich pictures"
+    return dataset_card(title, "glyphmill generate", records, licences, notes)
 
 
 def _describe_run(folder: Folder, plan: GeneratePlan, recipe_yaml: str) -> None:
