@@ -119,8 +119,9 @@ def train(
             record = train_step(recipe, model, optimizer, batch, rate)
             ema.update(model, step)
             skipped_in_a_row = 0 if record["finite"] else skipped_in_a_row + 1
+            record["by_source"] = _by_source(record.pop("each"), batch, feed)
             seconds = {"seconds": time.perf_counter() - began, "data_seconds": waited}
-            log.write({"kind": "step", "step": step, **record, **seconds, "by_source": _by_source(record, batch, feed)})
+            log.write({"kind": "step", "step": step, **record, **seconds})
             if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
                 raise BadInput(
                     f"the loss was not finite for {skipped_in_a_row} steps up to step {step}: lower optim.lr (now "
@@ -233,10 +234,10 @@ def _validation_pictures(source: Source, recipe: TrainRecipe) -> Pictures:
     return np.stack([image for _, image in pictures])
 
 
-def _by_source(record: dict[str, Any], batch: Batch, feed: Feed) -> dict[str, list[float]]:
+def _by_source(each: list[float], batch: Batch, feed: Feed) -> dict[str, list[float]]:
     """Source name -> number of its pictures in the batch and their mean loss."""
     found: dict[str, list[float]] = {}
-    for index, loss in zip(batch.source_ids, record.pop("each"), strict=True):
+    for index, loss in zip(batch.source_ids, each, strict=True):
         found.setdefault(feed.mixture.names[index], []).append(loss)
     return {name: [len(losses), sum(losses) / len(losses)] for name, losses in found.items()}
 
