@@ -79,10 +79,10 @@ def f32c192() -> GSCConfig:
 
 
 def demo_f16c64() -> GSCConfig:
-    """The architecture at widths that a laptop trains in minutes.
+    """The architecture at widths that two cores train in minutes.
 
-    Most work is done at the deepest level, where a convolution of 256 features costs a pixel less than one of 8 at full
-    size.
+    The skips bring the pixels to the deepest level: without the levels above it the same blocks gained as much over the
+    linear skip in as many steps (0.14 dB on synthetic text, 0.2 on documents), so those are kept narrow.
     """
     return GSCConfig(
         encoder_widths=(8, 8, 16, 32, 256),

@@ -45,7 +45,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    # One fused kernel a group: 5 ms instead of 25 a step for 8 M parameters on 2 cores.
+    # One fused kernel a group: 10 ms of CPU a step instead of 36 (7.7 M parameters, one core).
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
