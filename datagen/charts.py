@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 _WIDTH, _HEIGHT = 420, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 40
 
 
 def histogram_svg(
@@ -112,13 +112,14 @@ def _axes(
 
 
 def _legend(names: list[str]) -> list[str]:
+    """Names above the plot, each behind its colour; none for a single series."""
     if len(names) < 2:
         return []
-    parts = []
+    parts, x = [], float(_LEFT)
     for number, name in enumerate(names):
-        y = _TOP + 4 + 15 * number
-        parts.append(f'<rect class="area s{number % 5}" x="{_WIDTH - 118}" y="{y - 8}" width="10" height="10"/>')
-        parts.append(f'<text x="{_WIDTH - 103}" y="{y + 1}">{escape(name)}</text>')
+        parts.append(f'<rect class="area s{number % 5}" x="{x:.0f}" y="5" width="10" height="10"/>')
+        parts.append(f'<text x="{x + 15:.0f}" y="14">{escape(name)}</text>')
+        x += 32 + 6.2 * len(name)
     return parts
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 _HERE = Path(__file__).parent
+_MAX_SIDE_PX = 640
 
 
 def write_page(path: Path, title: str, lead: str, sections: Sequence[tuple[str, str]]) -> None:
@@ -32,14 +33,15 @@ def write_page(path: Path, title: str, lead: str, sections: Sequence[tuple[str, 
 
 
 def figure(image_HW3: npt.NDArray[np.uint8], caption_html: str) -> str:
-    """A picture, pixel for pixel (lossless WebP inside the page), that a click enlarges."""
+    """A picture that a click enlarges, as lossless WebP inside the page; pixel for pixel up to 640 px a side."""
+    picture = Image.fromarray(image_HW3)
+    picture.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
     buffer = io.BytesIO()
-    Image.fromarray(image_HW3).save(buffer, "WEBP", lossless=True, quality=30, method=1)
+    picture.save(buffer, "WEBP", lossless=True, quality=30, method=1)
     data = base64.b64encode(buffer.getvalue()).decode()
-    height, width = image_HW3.shape[:2]
-    size = f'width="{width}" height="{height}" style="height:auto"'
-    picture = f'<img loading="lazy" {size} alt="" src="data:image/webp;base64,{data}">'
-    return f"<figure>{picture}<figcaption>{caption_html}</figcaption></figure>"
+    size = f'width="{picture.width}" height="{picture.height}" style="height:auto"'
+    tag = f'<img loading="lazy" {size} alt="" src="data:image/webp;base64,{data}">'
+    return f"<figure>{tag}<figcaption>{caption_html}</figcaption></figure>"
 
 
 def grid(figures: Sequence[str], *, wide: bool = False) -> str:

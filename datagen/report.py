@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import compute as pc
 
 from datagen.charts import histogram_svg
 from datagen.codec import decode_png
@@ -19,6 +20,7 @@ _SCALARS = [
 ]  # fmt: skip
 _SHEET = 24
 _REJECTED = 12
+_NEAREST = 4
 
 
 def inspect_run(run: Path, out: Path) -> None:
@@ -37,7 +39,7 @@ def run_sections(run: Path) -> list[tuple[str, str]]:
     dropped = [row for row in rows if not row["keep"]]
     sections = [("Pictures", _overview(run, rows, kept, dropped) + _sheet(run, kept[0]["source"] if kept else ""))]
     if dropped:
-        sections.append(("Kept beside dropped", _reasons(dropped) + _rejected_sheet(run)))
+        sections.append(("Kept beside dropped", _reasons(dropped) + _at_threshold(run, rows) + _rejected_sheet(run)))
     sections.append(("What is in them", _histograms(kept, dropped)))
     sections.append(("Where they come from", _provenance(run, rows)))
     return sections
@@ -46,15 +48,15 @@ def run_sections(run: Path) -> list[tuple[str, str]]:
 def _overview(run: Path, rows: list[dict[str, Any]], kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> str:
     manifest = read_manifest(run)
     read = sum(row["judged_by"] == "ocr" for row in rows)
-    languages = Counter(row["lang"] for row in kept)
+    languages = Counter(row["lang"] or "no text" for row in kept)
     pairs = [
         (f"{len(kept):,}", "pictures kept"),
         (f"{len(dropped):,}", "pictures dropped, with reasons"),
         (f"{sum(row['characters'] or 0 for row in kept):,}", "characters in the kept ones"),
         (f"{read:,}", "pictures read in full by OCR"),
-        (f"{manifest.num_rows}", "Parquet shards"),
+        (f"{manifest.num_rows}", "Parquet files"),
         (
-            ", ".join(f"{language} {count:,}" for language, count in sorted(languages.items(), key=str)),
+            ", ".join(f"{language} {count:,}" for language, count in sorted(languages.items())),
             "kept, by language",
         ),
     ]
@@ -71,9 +73,26 @@ def _sheet(run: Path, source: str) -> str:
     )
 
 
+def _at_threshold(run: Path, rows: list[dict[str, Any]]) -> str:
+    """The kept pictures with the lowest scores beside the dropped ones with the highest, as far as OCR read them."""
+    scored = sorted((row for row in rows if row["ned"] is not None), key=lambda row: (row["ned"], row["row_id"]))
+    nearest = [row["row_id"] for row in scored if row["keep"]][:_NEAREST]
+    nearest += [row["row_id"] for row in scored if not row["keep"]][-_NEAREST:]
+    if not nearest:
+        return ""
+    everything = read_rows(run)
+    chosen = everything.filter(pc.is_in(everything["row_id"], pa.array(nearest))).to_pylist()
+    by_id = {row["row_id"]: row for row in chosen}
+    figures = [figure(decode_png(by_id[key]["image"]["bytes"]), _caption(by_id[key])) for key in nearest]
+    heading = "<h3>At the threshold: the lowest scores that were kept, the highest that were dropped</h3>"
+    return heading + grid(figures)
+
+
 def _rejected_sheet(run: Path) -> str:
     dropped = _spread(read_rows(run, keep=False), _REJECTED)
-    return grid([figure(decode_png(row["image"]["bytes"]), _caption(row)) for row in dropped if row["image"]["bytes"]])
+    return "<h3>Dropped, at even distances</h3>" + grid(
+        [figure(decode_png(row["image"]["bytes"]), _caption(row)) for row in dropped if row["image"]["bytes"]]
+    )
 
 
 def _spread(rows: pa.Table, count: int) -> list[dict[str, Any]]:

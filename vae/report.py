@@ -87,7 +87,7 @@ def _calibration(out: Path) -> str:
                 label="OCR score of the pictures that were read",
                 value_range=(0.0, 1.0),
             ),
-            lines_svg(by_size, x_label="em, px", y_label="read correctly, relative to clean print"),
+            lines_svg(by_size, x_label="em, px", y_label="NED relative to clean print"),
         ],
         wide=True,
     )
