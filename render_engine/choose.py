@@ -111,6 +111,11 @@ def _estimated_em(text: str) -> float:
     return sum(1.0 if _is_wide(character) else 0.6 for character in text)
 
 
+def _outside(size: float, least: float, most: float) -> float:
+    """How many times too small or too large."""
+    return max(least / size, size / most)
+
+
 def _trimmed(text: str) -> str:
     """A cut text without the words and marks that nobody would begin or end a heading with, its first letter a
     capital; "" when nothing is left."""
@@ -182,13 +187,16 @@ class PageChoices:
         first, last = int(np.ceil(band.low_px / step)), int(np.floor(band.high_px / step))
         return step * int(self.rng.integers(first, last + 1)) if first <= last else band.low_px
 
-    def body_size_px(self, most_px: float) -> float:
-        """A size of body text that is no larger than `most_px`, or the least of all when sizes so small are rare."""
-        for _ in range(8):
+    def body_size_px(self, least_px: float, most_px: float) -> float:
+        """A size of body text between the two, or the nearest of a dozen draws when such sizes are rare."""
+        nearest = min(band.low_px for band in self.pages.bands)
+        for _ in range(12):
             size = self.size_px()
-            if size <= most_px:
+            if least_px <= size <= most_px:
                 return size
-        return min(band.low_px for band in self.pages.bands)
+            if _outside(size, least_px, most_px) < _outside(nearest, least_px, most_px):
+                nearest = size
+        return nearest
 
     def on_grid(self, size_px: float) -> float:
         """The nearest multiple of the size step that is not below the least size of all."""
@@ -230,7 +238,8 @@ class PageChoices:
         lines: list[str] = []
         used = 0.0
         while used < n_lines and len(lines) < 100:
-            item = self.fitted((width_em - 2) * float(self.rng.uniform(0.5, longest)), 0.95)
+            # an item of one word is no item
+            item = self.fitted(max(12.0, (width_em - 2) * float(self.rng.uniform(0.5, longest))), 0.95)
             if not item:
                 used += 1.0
                 continue

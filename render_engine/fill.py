@@ -40,7 +40,7 @@ def fill_page(
     """A page of that template: its ground, and its shapes, blocks and layout tree on the canvas."""
     rng = page.rng
     palette = template.palettes[int(rng.integers(len(template.palettes)))]
-    size = page.body_size_px(width_px / template.least_em)
+    size = page.body_size_px(width_px / template.most_em, width_px / template.least_em)
     page.body_faces = page.text_face_ids()
     margin = between(rng, template.margin) * min(width_px, height_px)
     ground: PlainGround | PaperGround = PlainGround(rgb=palette.rgb("ground"))

@@ -59,27 +59,39 @@ def hash_32(x: int, y: int, seed: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _mottle(x: int, y: int, cell_x: int, cell_y: int, seed: int) -> int:
-    """Value noise, -32768 to 32767: the hashes of the four lattice points around, mixed bilinearly."""
-    column, row = x // cell_x, y // cell_y
-    right, down = x - column * cell_x, y - row * cell_y
-    corner = np.zeros(4, np.int64)
-    for k in range(4):
-        corner[k] = (hash_32(column + (k & 1), row + (k >> 1), seed) >> 16) - 32768
-    top = corner[0] * (cell_x - right) + corner[1] * right
-    bottom = corner[2] * (cell_x - right) + corner[3] * right
-    return (top * (cell_y - down) + bottom * down) // (cell_x * cell_y)
-
-
-@njit(cache=True, nogil=True)
 def _paper(image_HW3: npt.NDArray[np.uint8], rgb: npt.NDArray[np.int64], seed: int, grain: int, cell: int) -> None:
-    """Mottle, fibres that lie along both axes, and grain of single pixels, 3 : 3 : 2."""
+    """Mottle, fibres that lie along both axes, and grain of single pixels, 3 : 3 : 2.
+
+    All but the grain is value noise: hashes at the points of a lattice, mixed bilinearly in steps of 1/256.
+    """
     height, width = image_HW3.shape[:2]
+    sum_HW = np.zeros((height, width), np.int32)
+    for layer in range(3):
+        cell_x = cell if layer == 0 else 9 if layer == 1 else 2
+        cell_y = cell if layer == 0 else 2 if layer == 1 else 7
+        weight = 3 - layer
+        nodes = np.zeros((height // cell_y + 2, width // cell_x + 2), np.int32)
+        for row in range(nodes.shape[0]):
+            for column in range(nodes.shape[1]):
+                nodes[row, column] = (hash_32(column, row, seed + layer) >> 16) - 32768
+        for y in range(height):
+            row = y // cell_y
+            down = np.int32((y - row * cell_y) * 256 // cell_y)
+            column = 0
+            inside = 0
+            for x in range(width):
+                if inside == cell_x:
+                    inside = 0
+                    column += 1
+                across = np.int32(inside * 256 // cell_x)
+                left = nodes[row, column] * (np.int32(256) - down) + nodes[row + 1, column] * down
+                right = nodes[row, column + 1] * (np.int32(256) - down) + nodes[row + 1, column + 1] * down
+                mixed = (left >> 8) * (np.int32(256) - across) + (right >> 8) * across
+                sum_HW[y, x] += weight * (mixed >> 8)
+                inside += 1
     for y in range(height):
         for x in range(width):
-            noise = 3 * _mottle(x, y, cell, cell, seed)
-            noise += 2 * _mottle(x, y, 9, 2, seed + 1) + _mottle(x, y, 2, 7, seed + 2)
-            noise += 2 * ((hash_32(x, y, seed + 3) >> 16) - 32768)
+            noise = sum_HW[y, x] + 2 * ((hash_32(x, y, seed + 3) >> 16) - 32768)
             change = (noise * grain + (1 << 17)) >> 18
             for channel in range(3):
                 image_HW3[y, x, channel] = min(255, max(0, rgb[channel] + change))

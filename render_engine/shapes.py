@@ -52,13 +52,28 @@ def whole_box(box_px: Box) -> tuple[int, int, int, int]:
 
 def _draw_box(image_HW3: npt.NDArray[np.uint8], box: FilledBox) -> None:
     edges = whole_box(box.box_px)
+    inset = box.border_px if box.border_rgb is not None else 0
+    inner = (edges[0] + inset, edges[1] + inset, edges[2] - inset, edges[3] - inset)
+    hollow = inner[0] < inner[2] and inner[1] < inner[3]
+    inner_radius = max(0, box.radius_px - inset)
     if box.border_rgb is not None:
-        _mix(image_HW3, edges, np.array(box.border_rgb, np.uint8), 1.0, box.radius_px, box.border_px)
-    if box.rgb is not None:
-        inset = box.border_px if box.border_rgb is not None else 0
-        inner = (edges[0] + inset, edges[1] + inset, edges[2] - inset, edges[3] - inset)
-        if inner[0] < inner[2] and inner[1] < inner[3]:
-            _mix(image_HW3, inner, np.array(box.rgb, np.uint8), box.opacity, max(0, box.radius_px - inset))
+        kept = _cut_out(image_HW3, inner) if hollow and (box.rgb is None or box.opacity < 1) else None
+        _mix(image_HW3, edges, np.array(box.border_rgb, np.uint8), 1.0, box.radius_px)
+        if kept is not None:
+            _mix(image_HW3, inner, kept, 1.0, inner_radius)
+    if box.rgb is not None and hollow:
+        _mix(image_HW3, inner, np.array(box.rgb, np.uint8), box.opacity, inner_radius)
+
+
+def _cut_out(image_HW3: npt.NDArray[np.uint8], edges: tuple[int, int, int, int]) -> npt.NDArray[np.uint8]:
+    """A copy of the box, of its full size; black where it lies outside the picture."""
+    left, top, right, bottom = edges
+    height, width = image_HW3.shape[:2]
+    cut_hw3 = np.zeros((bottom - top, right - left, 3), np.uint8)
+    x0, y0, x1, y1 = max(0, left), max(0, top), min(width, right), min(height, bottom)
+    if x0 < x1 and y0 < y1:
+        cut_hw3[y0 - top : y1 - top, x0 - left : x1 - left] = image_HW3[y0:y1, x0:x1]
+    return cut_hw3
 
 
 def _mix(
@@ -67,9 +82,8 @@ def _mix(
     ink: npt.NDArray[np.uint8],
     opacity: float,
     radius: int,
-    border: int = 0,
 ) -> None:
-    """Lay `ink` (a colour, or pixels of the size of the box) over the box; `border` > 0 leaves its inside alone."""
+    """Lay `ink` (a colour, or pixels of the size of the box) over the box."""
     left, top, right, bottom = edges
     height, width = image_HW3.shape[:2]
     x0, y0, x1, y1 = max(0, left), max(0, top), min(width, right), min(height, bottom)
@@ -80,18 +94,30 @@ def _mix(
     if ink.ndim == 3:
         ink = ink[rows, columns]
     radius = min(radius, (right - left) // 2, (bottom - top) // 2)
-    if radius == 0 and opacity == 1 and border == 0:
+    if radius == 0 and opacity == 1:
         part_HW3[:] = ink
         return
-    mask_HW = _rounded(right - left, bottom - top, radius)
-    if border:
-        inner_width, inner_height = right - left - 2 * border, bottom - top - 2 * border
-        if inner_width > 0 and inner_height > 0:
-            hole_HW = _rounded(inner_width, inner_height, max(0, radius - border))
-            mask_HW[border:-border, border:-border] -= hole_HW
-    share_HW1 = mask_HW[rows, columns, None].astype(np.int32) * round(opacity * 256)
-    below = part_HW3.astype(np.int32)
-    part_HW3[:] = (below * 65280 + (ink.astype(np.int32) - below) * share_HW1 + 32640) // 65280
+    share = round(opacity * 256)
+    below = part_HW3.copy()
+    if opacity == 1:
+        part_HW3[:] = ink
+    else:
+        part_HW3[:] = _mixed(below, ink, np.full((1, 1, 1), 255 * share, np.int32))
+    if radius:
+        mask_HW1 = _rounded(right - left, bottom - top, radius)[rows, columns, None].astype(np.int32) * share
+        # only the corners are not covered whole
+        for corner_rows in (slice(0, max(0, radius - (y0 - top))), slice(max(0, bottom - radius - y0), None)):
+            for corner in (slice(0, max(0, radius - (x0 - left))), slice(max(0, right - radius - x0), None)):
+                at = (corner_rows, corner)
+                part_HW3[at] = _mixed(below[at], ink[at] if ink.ndim == 3 else ink, mask_HW1[at])
+
+
+def _mixed(
+    below: npt.NDArray[np.uint8], ink: npt.NDArray[np.uint8], share: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """share / 65280 of the ink over what is below, rounded."""
+    ground = below.astype(np.int32)
+    return (ground * 65280 + (ink.astype(np.int32) - ground) * share + 32640) // 65280
 
 
 def _rounded(width: int, height: int, radius: int) -> npt.NDArray[np.uint8]:

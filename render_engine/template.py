@@ -159,7 +159,9 @@ class Template(Config):
     margin: Range = (0.03, 0.07)
     """Least and largest margin, as a fraction of the shorter side."""
     least_em: float = Field(default=20.0, ge=4, le=200)
-    """Least width of the page in em: on narrower pages the smallest sizes of the distribution are taken."""
+    """Least width of the page in em of its body text: sizes for which it would be less are drawn again."""
+    most_em: float = Field(default=200.0, ge=4, le=400)
+    """Largest width of the page in em, likewise; when the distribution has no size between the two, the nearest."""
     pitch: Range = (1.25, 1.6)
     """Distance of two baselines of body text, in em."""
     align: tuple[Literal["start", "center", "end", "justify"], ...] = Field(default=("start", "justify"), min_length=1)
@@ -180,6 +182,8 @@ class Template(Config):
             raise ValueError(f"parts may be nested {MAX_DEPTH} deep, got {depth}")
         if not (0 <= self.margin[0] <= self.margin[1] <= 0.4 and 0.9 <= self.pitch[0] <= self.pitch[1] <= 4):
             raise ValueError("margin (0 to 0.4) and pitch (0.9 to 4) must hold two numbers in order")
+        if self.most_em < self.least_em:
+            raise ValueError(f"most_em must not be less than least_em, got {self.most_em} and {self.least_em}")
         return self
 
 

@@ -15,9 +15,9 @@ from render_engine.degrade import blur
 from render_engine.paint import contrast_ratio
 from render_engine.spec import RGB, RenderedLine, RenderError, Surface
 
-SAMPLES = 3
-"""Samples of the flat page along each side of a pixel of the picture."""
-_REACH_PX = 0.5 + (SAMPLES - 1) / (2 * SAMPLES)
+EDGE_SAMPLES = 4
+"""Looks at the flat page along each side of a pixel at its edge; two are enough inside it, at twice the size."""
+_REACH_PX = 0.5 + (EDGE_SAMPLES - 1) / (2 * EDGE_SAMPLES)
 """How far the edge of a pixel is from the farthest point that colours it: half a pixel and the samples' spread."""
 
 
@@ -171,9 +171,19 @@ def _cast_shadow(image_HW3: npt.NDArray[np.uint8], outline_N2: npt.NDArray[np.fl
     mask_HW = np.zeros(image_HW3.shape[:2], np.uint8)
     points = np.rint((outline_N2 + np.array(surface.shadow_offset_px) - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(mask_HW, [points], (255,), cv2.LINE_AA, 4)
-    mask_HW = blur(mask_HW, surface.shadow_blur_px)
-    kept_HW1 = 65280 - mask_HW[:, :, None].astype(np.int32) * round(surface.shadow_opacity * 256)
-    image_HW3[:] = (image_HW3.astype(np.int32) * kept_HW1 + 32640) // 65280
+    _darken(image_HW3, blur(mask_HW, surface.shadow_blur_px), round(surface.shadow_opacity * 256))
+
+
+@njit(cache=True, nogil=True)
+def _darken(image_HW3: npt.NDArray[np.uint8], mask_HW: npt.NDArray[np.uint8], opacity: int) -> None:
+    """Take opacity / 256 of the light where the mask is 255, in place."""
+    height, width = mask_HW.shape
+    for y in range(height):
+        for x in range(width):
+            if mask_HW[y, x]:
+                kept = 65280 - np.int64(mask_HW[y, x]) * opacity
+                for channel in range(3):
+                    image_HW3[y, x, channel] = (image_HW3[y, x, channel] * kept + 32640) // 65280
 
 
 def _adjugate(m: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -199,49 +209,71 @@ def _sample(
     right: int,
     bottom: int,
 ) -> None:
-    """Every pixel of the box: SAMPLES x SAMPLES bilinear looks at the flat page, lit, over what was there.
+    """Every pixel of the box: bilinear looks at the flat page, lit, over what was there.
 
-    light: the three corners' and the bow.
+    light: the three corners' and the bow. inverse_33: from the picture to the unit square, positive where it is seen.
     """
     high, wide = flat_hw3.shape[:2]
-    bow = light[3]
-    colour = np.zeros(3)
+    # two pixels of the picture or so
+    edge_x = 4 / wide
+    edge_y = 4 / high
+    # in registers: what is read from an array is read anew after every pixel written
+    m00, m01, m02 = inverse_33[0, 0], inverse_33[0, 1], inverse_33[0, 2]
+    m10, m11, m12 = inverse_33[1, 0], inverse_33[1, 1], inverse_33[1, 2]
+    m20, m21, m22 = inverse_33[2, 0], inverse_33[2, 1], inverse_33[2, 2]
+    first, light_x, light_y, bow = light[0], light[1] - light[0], light[2] - light[0], light[3]
     for y in range(top, bottom):
         for x in range(left, right):
+            # Two looks a side are enough away from the edges; whether a look hits the page is asked for each.
+            turned = 1 / max(1e-9, m20 * (x + 0.5) + m21 * (y + 0.5) + m22)
+            across = (m00 * (x + 0.5) + m01 * (y + 0.5) + m02) * turned
+            down = (m10 * (x + 0.5) + m11 * (y + 0.5) + m12) * turned - 4 * bow * across * (1 - across)
+            side = 2 if edge_x < across < 1 - edge_x and edge_y < down < 1 - edge_y else EDGE_SAMPLES
+            if across < -edge_x or across > 1 + edge_x or down < -edge_y or down > 1 + edge_y:
+                continue
             hits = 0
-            colour[:] = 0
-            for sample in range(SAMPLES * SAMPLES):
-                px = x + (sample % SAMPLES + 0.5) / SAMPLES
-                py = y + (sample // SAMPLES + 0.5) / SAMPLES
-                depth = inverse_33[2, 0] * px + inverse_33[2, 1] * py + inverse_33[2, 2]
-                if depth == 0:
-                    continue
-                across = (inverse_33[0, 0] * px + inverse_33[0, 1] * py + inverse_33[0, 2]) / depth
-                down = (inverse_33[1, 0] * px + inverse_33[1, 1] * py + inverse_33[1, 2]) / depth
-                down -= 4 * bow * across * (1 - across)
+            red = 0.0
+            green = 0.0
+            blue = 0.0
+            step = 1.0 / side
+            px = x - 0.5 * step
+            py = y + 0.5 * step
+            for _ in range(side * side):
+                px += step
+                if px > x + 1:
+                    px -= 1
+                    py += step
+                turned = 1 / max(1e-9, m20 * px + m21 * py + m22)
+                across = (m00 * px + m01 * py + m02) * turned
+                down = (m10 * px + m11 * py + m12) * turned - 4 * bow * across * (1 - across)
                 if not (0 <= across < 1 and 0 <= down < 1):
                     continue
                 hits += 1
-                fx = across * wide - 0.5
-                fy = down * high - 0.5
-                column = int(np.floor(fx))
-                row = int(np.floor(fy))
-                fx -= column
-                fy -= row
-                column_next = min(column + 1, wide - 1)
-                row_next = min(row + 1, high - 1)
-                column = max(column, 0)
-                row = max(row, 0)
-                shade = light[0] + (light[1] - light[0]) * across + (light[2] - light[0]) * down
-                shade *= 1 + bow * (2 * across - 1)
-                for channel in range(3):
-                    upper = flat_hw3[row, column, channel] * (1 - fx) + flat_hw3[row, column_next, channel] * fx
-                    lower = (
-                        flat_hw3[row_next, column, channel] * (1 - fx) + flat_hw3[row_next, column_next, channel] * fx
-                    )
-                    colour[channel] += min(255.0, (upper * (1 - fy) + lower * fy) * shade)
+                # whole and fractional parts of the place between the centres of four pixels
+                fx = across * wide + 0.5
+                fy = down * high + 0.5
+                next_column = int(fx)
+                next_row = int(fy)
+                fx -= next_column
+                fy -= next_row
+                column = max(next_column - 1, 0)
+                row = max(next_row - 1, 0)
+                next_column = min(next_column, wide - 1)
+                next_row = min(next_row, high - 1)
+                shade = (first + light_x * across + light_y * down) * (1 + bow * (2 * across - 1))
+                one = (1 - fx) * (1 - fy) * shade
+                two = fx * (1 - fy) * shade
+                three = (1 - fx) * fy * shade
+                four = fx * fy * shade
+                red += flat_hw3[row, column, 0] * one + flat_hw3[row, next_column, 0] * two
+                red += flat_hw3[next_row, column, 0] * three + flat_hw3[next_row, next_column, 0] * four
+                green += flat_hw3[row, column, 1] * one + flat_hw3[row, next_column, 1] * two
+                green += flat_hw3[next_row, column, 1] * three + flat_hw3[next_row, next_column, 1] * four
+                blue += flat_hw3[row, column, 2] * one + flat_hw3[row, next_column, 2] * two
+                blue += flat_hw3[next_row, column, 2] * three + flat_hw3[next_row, next_column, 2] * four
             if hits:
-                outside = SAMPLES * SAMPLES - hits
-                for channel in range(3):
-                    total = colour[channel] + image_HW3[y, x, channel] * outside
-                    image_HW3[y, x, channel] = int(total / (SAMPLES * SAMPLES) + 0.5)
+                count = side * side
+                outside = count - hits
+                image_HW3[y, x, 0] = min(255, int((red + image_HW3[y, x, 0] * outside) / count + 0.5))
+                image_HW3[y, x, 1] = min(255, int((green + image_HW3[y, x, 1] * outside) / count + 0.5))
+                image_HW3[y, x, 2] = min(255, int((blue + image_HW3[y, x, 2] * outside) / count + 0.5))
