@@ -119,8 +119,13 @@ def _outside(size: float, least: float, most: float) -> float:
 def _trimmed(text: str) -> str:
     """A cut text without the words and marks that nobody would begin or end a heading with, its first letter a
     capital; "" when nothing is left."""
-    if text.count("(") > text.count(")"):
-        text = text.rpartition("(")[0]
+    for opening, closing in ("()", "（）", "[]", "「」", "“”"):
+        if text.count(opening) > text.count(closing):
+            text = text.rpartition(opening)[0]
+        elif text.count(opening) < text.count(closing):
+            text = text.replace(closing, "")
+    if text.count('"') % 2:
+        text = text.replace('"', "")
     words = text.split(" ")
     while words and words[-1].lower().strip(MARKS) in DANGLING:
         words.pop()

@@ -5,6 +5,7 @@ import pytest
 from test_render_pixels import ASSETS, FACES, PHOTO, TEXTS, digest
 
 from fonts_manifest.errors import BadInput
+from render_engine.choose import PageChoices, _trimmed
 from render_engine.distribution import PageDistribution, SizeBand
 from render_engine.render import render
 from render_engine.sample import sample_spec
@@ -128,6 +129,27 @@ def test_old_specs_still_decode():
     )
     spec = spec_from_json(old)
     assert (spec.shapes, spec.surface, spec.antialias, spec.blocks[0].role) == ((), None, "grey", "paragraph")
+
+
+def test_words_for_a_line_are_cut_as_an_editor_would():
+    assert _trimmed("of the union, and the") == "The union"
+    assert _trimmed('Added the "typing') == "Added the typing"
+    assert _trimmed("Division)") == "Division"
+    assert _trimmed("Object (e.g") == "Object"
+    assert _trimmed("德下游（objects") == "德下游"
+    assert _trimmed("that") == ""
+
+
+@pytest.mark.parametrize("lang", ["en", "zh", "mixed"])
+def test_words_for_a_line_fit_it(lang):
+    page = PageChoices(np.random.default_rng(3), PageDistribution(), FACES, TEXTS, lang, 1.0)
+    for width_em in (3, 6, 12, 30):
+        texts = [page.fitted(width_em, 0.9) for _ in range(20)]
+        assert any(texts) or width_em < 6
+        for text in texts:
+            wide = sum(1.0 if character >= "\u2e80" else 0.6 for character in text)
+            assert wide <= width_em * 0.9
+            assert "\n" not in text
 
 
 # A template of one's own

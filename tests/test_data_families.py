@@ -1,0 +1,72 @@
+"""Runs of all families: rows say what they show, are drawn again from their specs, and know their templates."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet as pq
+from test_data_generate import folder, make_recipe  # noqa: F401 - `folder` is a fixture
+
+from datagen.generate import GenerateRecipe, KeepAll, generate, make_plan
+from datagen.recipes import bundled_recipes, load_recipe, recipe_hash
+from datagen.redraw import redraw
+from fonts_manifest.errors import BadInput
+from render_engine.distribution import PageDistribution
+from render_engine.template import load_template
+
+BUNDLED = Path(__file__).parent.parent / "datagen" / "bundled"
+FAMILIES = {"background": 1.0, "pure": 1.0, "compositional": 1.0, "complex": 1.0}
+
+
+def recipe_of(folder: Path, rows: int = 12, **pages: object) -> GenerateRecipe:  # noqa: F811
+    distribution = PageDistribution.model_validate(
+        {"page_sizes_px": ((256, 224),), "languages": {"en": 1.0}, "difficulty": "f8"} | pages
+    )
+    return make_recipe(folder, rows=rows, rows_per_shard=rows, pages=distribution)
+
+
+def test_rows_of_every_family_are_told_in_words_and_drawn_again(folder, tmp_path):  # noqa: F811
+    recipe = recipe_of(folder, families=FAMILIES)
+    generate(recipe, recipe_hash(recipe), "", str(tmp_path), executor="serial", judge=KeepAll())
+    (shard,) = (tmp_path / "data").glob("*.parquet")
+    rows = pq.read_table(shard).to_pylist()
+    families = set()
+    for number, row in enumerate(rows):
+        families.add(row["spec"].split('"family":"')[1].split('"')[0])
+        assert "English" in row["caption"]
+        assert " px large" in row["caption"]
+        assert all(line["role"] for line in row["lines"])
+        assert (row["licence"] == "CC0-1.0") == (row["photo_id"] is not None)
+        stored, again = redraw(shard, number)
+        assert np.array_equal(stored, again)
+    assert families == set(FAMILIES)
+
+
+def test_photographs_are_looked_for_only_where_pages_show_them(folder):  # noqa: F811
+    def photos(**families: float) -> int:
+        return len(make_plan(recipe_of(folder, families=families), "", "").photos.photos)
+
+    assert photos(pure=1.0) == 0
+    assert photos(complex=1.0) == photos(compositional=1.0) == photos(background=1.0) == 2
+
+
+def test_a_run_does_not_go_on_with_another_template(folder, tmp_path):  # noqa: F811
+    template = tmp_path / "mine.yaml"
+    template.write_text("description: a note\npage: {slot: paragraph}\n")
+    recipe = recipe_of(folder, rows=2, families={"complex": 1.0}, templates={str(template): 1.0})
+    first = make_plan(recipe, "", "").identity
+    assert make_plan(recipe, "", "").identity == first
+    template.write_text("description: a note\npage: {slot: list}\n")
+    load_template.cache_clear()
+    assert make_plan(recipe, "", "").identity != first
+    template.write_text("description: a note\npage: {slot: lisp}\n")
+    load_template.cache_clear()
+    with pytest.raises(BadInput, match=r"mine.yaml: page.slot"):
+        make_plan(recipe, "", "")
+
+
+@pytest.mark.parametrize("name", ["background", "pure", "compositional", "complex", "mixed"])
+def test_the_bundled_recipes_of_the_families_say_what_they_are(name):
+    recipe = load_recipe(BUNDLED / f"{name}.yaml", GenerateRecipe)
+    assert set(recipe.pages.families) == (set(FAMILIES) if name == "mixed" else {name})
+    assert bundled_recipes(BUNDLED)[name]
