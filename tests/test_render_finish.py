@@ -1,5 +1,9 @@
 """Effects, sub-pixel anti-aliasing, degradations, grounds of paper, difficulty, captions."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import freetype
 import msgspec
 import numpy as np
@@ -295,3 +299,33 @@ def test_photographs_of_a_page_are_listed_once():
     spec = sampled(3, families={"complex": 1}, templates={"app": 1}, page_sizes_px=((512, 512),))
     assert photo_ids_of(spec) == (PHOTO.photo_id,)
     assert photo_ids_of(sampled(1, families={"pure": 1})) == ()
+
+
+# Purity
+
+
+def digests() -> list[str]:
+    """Of two pages of every family, with all that can befall them."""
+    choices = {
+        "page_sizes_px": ((256, 224),),
+        "degraded": 1.0,
+        "effects": {"plate": 1, "shadow": 1, "outline": 1},
+        "grounds": {"gradient": 1, "paper": 1},
+        "antialias": {"grey": 1, "lcd_rgb": 1},
+    }
+    families = ("background", "pure", "compositional", "complex")
+    return [digest(sampled(seed, families={family: 1}, **choices), ASSETS) for family in families for seed in (1, 2)]
+
+
+def test_every_family_has_the_same_bytes_in_another_process():
+    here = Path(__file__).parent
+    answer = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import test_render_finish as t; print(*t.digests())"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=here,
+        env={"PYTHONPATH": f"{here.parent}:{here}", "PYTHONHASHSEED": "5"},
+    )
+    assert answer.stdout.split() == digests()
+    assert len(set(digests())) == 8
