@@ -168,10 +168,18 @@ def _bounds(projection: Projection, box: list[float]) -> list[float]:
 
 
 def _cast_shadow(image_HW3: npt.NDArray[np.uint8], outline_N2: npt.NDArray[np.float64], surface: Surface) -> None:
-    mask_HW = np.zeros(image_HW3.shape[:2], np.uint8)
-    points = np.rint((outline_N2 + np.array(surface.shadow_offset_px) - 0.5) * 16).astype(np.int32)
+    cast_N2 = outline_N2 + np.array(surface.shadow_offset_px)
+    reach = np.ceil(3 * surface.shadow_blur_px) + 1
+    sides = np.array(image_HW3.shape[1::-1])
+    left, top = np.clip(np.floor(cast_N2.min(axis=0)) - reach, 0, sides).astype(np.int64).tolist()
+    right, bottom = np.clip(np.ceil(cast_N2.max(axis=0)) + reach, 0, sides).astype(np.int64).tolist()
+    if left >= right or top >= bottom:
+        return
+    mask_HW = np.zeros((bottom - top, right - left), np.uint8)
+    points = np.rint((cast_N2 - (left + 0.5, top + 0.5)) * 16).astype(np.int32)
     cv2.fillPoly(mask_HW, [points], (255,), cv2.LINE_AA, 4)
-    _darken(image_HW3, blur(mask_HW, surface.shadow_blur_px), round(surface.shadow_opacity * 256))
+    opacity = round(surface.shadow_opacity * 256)
+    _darken(image_HW3[top:bottom, left:right], blur(mask_HW, surface.shadow_blur_px), opacity)
 
 
 @njit(cache=True, nogil=True)
