@@ -139,6 +139,8 @@ def _start_ray(workers: int | None, address: str | None) -> tuple[Any, bool]:
         raise BadInput(
             f"Ray cannot be imported ({error}); install glyphmill[data] or take the executor serial"
         ) from None
+    if address is not None:
+        _reach(address)
     if ray.is_initialized():
         return ray, False
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -146,7 +148,6 @@ def _start_ray(workers: int | None, address: str | None) -> tuple[Any, bool]:
         settings |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     else:
         settings |= {"address": address}
-        _reach(address)
     try:
         ray.init(**settings)
     except (OSError, RuntimeError, ValueError, AssertionError) as error:

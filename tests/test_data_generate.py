@@ -220,6 +220,7 @@ def test_every_row_is_complete_and_rejected_ones_stand_beside_with_their_reason(
 def test_the_folder_names_its_fonts_photographs_texts_and_versions(finished: Path) -> None:
     names = {path.name for path in finished.iterdir() if path.is_file()}
     assert names == {
+        "README.md",
         *("recipe.yaml", "fonts.json", "photos.json", "texts.json", "versions.json"),
         *("run.json", "manifest.parquet", "_SUCCESS"),
     }
@@ -296,6 +297,7 @@ def test_verify_sees_a_row_that_is_kept_twice_or_lost(folder: Path, tmp_path: Pa
     # The second shard is replaced, records and all, by a copy of the first: every file is as its record says.
     record = tmp_path / "_commits" / "00000000.json"
     (tmp_path / "_commits" / "00000001.json").write_text(record.read_text().replace('"shard":0', '"shard":1'))
+    (tmp_path / "_SUCCESS").unlink()
     commit.finish_run(Folder(str(tmp_path)), 2)
     with pytest.raises(BadInput, match="stands in the run twice"):
         verify_run(tmp_path)
