@@ -4,7 +4,7 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_render_pixels import ASSETS, FACES, NOTO, PHOTO, TEXTS, digest
 
@@ -137,6 +137,7 @@ def test_sizes_and_contrast_are_those_that_are_seen():
 @given(seed=st.integers(0, 1 << 40), bow=st.sampled_from([0.0, 0.1, -0.06]))
 def test_every_seen_quad_and_glyph_box_holds_its_ink(seed, bow):
     spec = compositional(seed)
+    assume(spec.blocks)  # a note too small for its text stays empty; the judge drops it as no_text
     spec = msgspec.structs.replace(spec, surface=msgspec.structs.replace(spec.surface, bow=bow))
     picture = render(spec, ASSETS, glyph_boxes=True)
     assert picture.lines
