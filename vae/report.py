@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -126,16 +127,8 @@ def _training(out: Path, trained: TrainReport) -> str:
         source: ([record["step"] for record in checks], [record["psnr_db"][source] for record in checks])
         for source in checks[0]["psnr_db"]
     }
-    shares = {
-        source: (
-            [record["step"] for record in steps],
-            [
-                record["by_source"].get(source, [0])[0] / sum(n for n, _ in record["by_source"].values())
-                for record in steps
-            ],
-        )
-        for source in trained.sources
-    }
+    gained = {source: (at, [value - values[0] for value in values]) for source, (at, values) in psnr.items()}
+    shares = {source: (range(window - 1, len(steps)), _share(steps, source, window)) for source in trained.sources}
     charts = [
         lines_svg(
             {
@@ -147,7 +140,8 @@ def _training(out: Path, trained: TrainReport) -> str:
             log_y=True,
         ),
         lines_svg(psnr, x_label="step", y_label="held-out PSNR, dB"),
-        lines_svg(shares, x_label="step", y_label="share of the batch"),
+        lines_svg(gained, x_label="step", y_label="PSNR gained over the skip, dB"),
+        lines_svg(shares, x_label="step", y_label=f"share of the batch, mean of {window}"),
     ]
     pairs = [
         (f"{trained.steps:,}", "steps"),
@@ -161,6 +155,15 @@ def _training(out: Path, trained: TrainReport) -> str:
         for name, counts in trained.sources.items()
     ]
     return facts(pairs) + grid(charts, wide=True) + table(header, sources)
+
+
+def _share(steps: Sequence[Mapping[str, Any]], source: str, window: int) -> list[float]:
+    """The source's share of the pictures, moving mean over `window` steps."""
+    shares = [
+        step["by_source"].get(source, [0])[0] / sum(number for number, _ in step["by_source"].values())
+        for step in steps
+    ]
+    return list(np.convolve(shares, np.ones(window) / window, "valid"))
 
 
 def _figures(rows: Sequence[Row], trained: TrainReport) -> str:
