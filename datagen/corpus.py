@@ -400,7 +400,7 @@ def _read_paragraphs(
         try:
             for raw in read(path, source.field):
                 for paragraph in _divided(clean(raw), config.max_characters):
-                    reason, lang = _judged(paragraph, config.min_characters)
+                    reason, lang = judge_paragraph(paragraph, config.min_characters)
                     data = paragraph.encode()
                     key = hashlib.blake2b(data, digest_size=8).digest()
                     if lang is None:
@@ -561,8 +561,8 @@ def clean(text: str) -> str:
 _INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
 
 
-def _judged(paragraph: str, min_characters: int) -> tuple[str, Lang | None]:
-    """("", language), or (why the paragraph is left out, None)."""
+def judge_paragraph(paragraph: str, min_characters: int) -> tuple[str, Lang | None]:
+    """("", language by script), or (why the paragraph is left out, None)."""
     if len(paragraph) < min_characters:
         return "too_short", None
     if "\ufffd" in paragraph:
@@ -583,11 +583,6 @@ def _judged(paragraph: str, min_characters: int) -> tuple[str, Lang | None]:
     if han >= 0.9 * letters:
         return "", "zh"
     return "", "en" if not han else "mixed"
-
-
-def detect_lang(text: str) -> Lang | None:
-    """The language as told by the script; None for another script or for what is no prose."""
-    return _judged(text, 1)[1]
 
 
 def _is_han(character: str) -> bool:

@@ -20,8 +20,8 @@ from datagen.corpus import (
     Words,
     clean,
     cut,
-    detect_lang,
     english_prose,
+    judge_paragraph,
     open_corpus,
 )
 from datagen.seeds import rng_for
@@ -80,7 +80,7 @@ def test_paragraphs_are_joined_over_hard_line_ends_and_told_apart_by_script(corp
     ],
 )
 def test_language_by_script(text: str, lang: str | None) -> None:
-    assert detect_lang(text) == lang
+    assert judge_paragraph(text, 1)[1] == lang
 
 
 @given(st.text(max_size=60))
