@@ -14,13 +14,14 @@ help: ## List the commands
 setup: $(INSTALLED) ## Make .venv from the locked dependencies
 
 # torch: the CPU build where an index offers it, else PyPI's build with its CUDA libraries.
-$(INSTALLED): pyproject.toml requirements/lock.txt requirements/torch-cpu.txt requirements/torch-cuda.txt requirements/documents.txt
+$(INSTALLED): pyproject.toml requirements/lock.txt requirements/torch-cpu.txt requirements/torch-cuda.txt requirements/documents.txt requirements/oracles.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "glyphmill is locked for Python 3.11, this is " + sys.version.split()[0] + ": set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements/lock.txt
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements/torch-cpu.txt \
 	  || $(PIP) install --quiet --require-hashes --no-deps -r requirements/torch-cuda.txt
 	$(PIP) download --quiet --require-hashes --no-deps --no-binary :all: --no-build-isolation -r requirements/documents.txt -d $(VENV)/share/glyphmill
+	$(PIP) install --quiet --require-hashes --no-deps --upgrade --target $(VENV)/share/oracles -r requirements/oracles.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -44,10 +45,11 @@ format: $(INSTALLED) ## Let ruff write the code its way
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 LOCK := uv pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-annotate --no-header
-lock: ## Write requirements/lock.txt and torch-cuda.txt again from pyproject.toml (needs uv)
+lock: ## Write the files of requirements/ again from pyproject.toml (needs uv)
 	$(LOCK) requirements/torch.in --output-file requirements/torch-cuda.txt
+	$(LOCK) --no-deps requirements/oracles.in --constraint requirements/torch-cuda.txt --output-file requirements/oracles.txt
 	$(LOCK) pyproject.toml --all-extras --group dev --override requirements/overrides.txt --constraint requirements/torch-cuda.txt \
-	  $$(grep -oE '^(torch|triton|nvidia|cuda)[a-z0-9-]*' requirements/torch-cuda.txt | sed 's/^/--no-emit-package /') --output-file requirements/lock.txt
+	  $$(grep -oE '^(torch|triton|nvidia|cuda)[a-z0-9-]*' requirements/torch-cuda.txt | sed 's/^/--no-emit-package /') --no-emit-package torchvision --output-file requirements/lock.txt
 
 clean: ## Remove the environment and everything made
 	rm -rf $(VENV) out .coverage* .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
