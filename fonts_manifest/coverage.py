@@ -1,11 +1,14 @@
-"""Which characters a face really draws: in its cmap AND with ink in the outline, and never glyph 0 (.notdef)."""
+"""Which characters a face really draws: in its cmap AND with ink in the outline, never .notdef or a copy of it."""
 
+import ctypes
 import functools
 import unicodedata
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
 import freetype
+import uharfbuzz as hb
 
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace
@@ -42,6 +45,18 @@ def gb2312_level_2() -> str:
     return _gb2312_rows(56, 87)
 
 
+@functools.cache
+def general_standard() -> tuple[str, str, str]:
+    """The 3,500, 3,000 and 1,605 characters of the three levels of the 2013 List of General Standard Characters.
+
+    In the list's own order (Unicode's Unihan database, field kTGH). 196 of the 8,105 lie beyond the first plane.
+    """
+    text = (Path(__file__).parent / "general_standard.txt").read_text(encoding="utf-8")
+    common, less_common, special = text.split()
+    return common, less_common, special
+
+
+@functools.cache
 def named_sets() -> dict[str, str]:
     """Name -> characters of every set that coverage is reported for."""
     return {
@@ -49,16 +64,48 @@ def named_sets() -> dict[str, str]:
         "Latin-1": LATIN_1,
         "GB 2312 level 1": gb2312_level_1(),
         "GB 2312 level 2": gb2312_level_2(),
+        "8,105 general": "".join(general_standard()),
     }
 
 
+_NOTDEF: "weakref.WeakKeyDictionary[freetype.Face, bytes]" = weakref.WeakKeyDictionary()
+"""Outline of glyph 0 of the faces that are open: asked for with every character."""
+
+
+def _load_outline(handle: freetype.Face, glyph: int) -> int:
+    """Load a glyph in font units; returns how many points its outline has, -1 when it cannot be loaded."""
+    if freetype.FT_Load_Glyph(handle._FT_Face, glyph, LOAD_FLAGS) != 0:
+        return -1
+    return int(handle._FT_Face.contents.glyph.contents.outline.n_points)
+
+
+def _points(handle: freetype.Face) -> bytes:
+    """The loaded outline's points as they lie in memory."""
+    outline = handle._FT_Face.contents.glyph.contents.outline
+    return ctypes.string_at(outline.points, outline.n_points * ctypes.sizeof(freetype.FT_Vector))
+
+
+def _notdef(handle: freetype.Face) -> bytes:
+    """The points of glyph 0; empty when there are none."""
+    points = _NOTDEF.get(handle)
+    if points is None:
+        points = _NOTDEF[handle] = _points(handle) if _load_outline(handle, 0) > 0 else b""
+    return points
+
+
 def draws(handle: freetype.Face, code: int) -> bool:
-    """Whether the open FreeType face draws the character `code`: blanks may be empty, all else must have an outline."""
+    """Whether the open FreeType face draws the character `code`: blanks may be empty, all else must have an outline.
+
+    Some fonts map what they lack to a copy of .notdef under another number: its box is no character either.
+    """
     glyph = freetype.FT_Get_Char_Index(handle._FT_Face, code)
-    if glyph == 0 or freetype.FT_Load_Glyph(handle._FT_Face, glyph, LOAD_FLAGS) != 0:
+    if glyph == 0:
         return False
-    slot = handle._FT_Face.contents.glyph.contents
-    return slot.outline.n_points > 0 or unicodedata.category(chr(code)) == "Zs"
+    notdef = _notdef(handle)
+    points = _load_outline(handle, glyph)
+    if points <= 0:
+        return points == 0 and unicodedata.category(chr(code)) == "Zs"
+    return points * ctypes.sizeof(freetype.FT_Vector) != len(notdef) or _points(handle) != notdef
 
 
 def open_freetype(path: str | Path, face_index: int) -> freetype.Face:
@@ -74,13 +121,14 @@ def open_freetype(path: str | Path, face_index: int) -> freetype.Face:
 def drawn_characters(face: FontFace, characters: Iterable[str]) -> frozenset[str]:
     """Those of `characters` that the face really draws. 4 us a character. Raises BadInput when it does not open."""
     handle = open_freetype(face.path, face.face_index)
-    return frozenset(character for character in characters if draws(handle, ord(character)))
+    # What HarfBuzz does not find in the cmap cannot be drawn; asking it for all at once costs next to nothing.
+    mapped = set(hb.Face(hb.Blob.from_file_path(face.path), face.face_index).unicodes)
+    return frozenset(
+        character for character in characters if ord(character) in mapped and draws(handle, ord(character))
+    )
 
 
 def coverage(face: FontFace) -> dict[str, tuple[int, int]]:
     """Name of every named set -> (characters drawn, characters in the set). Raises BadInput when it does not open."""
-    handle = open_freetype(face.path, face.face_index)
-    return {
-        name: (sum(draws(handle, ord(character)) for character in characters), len(characters))
-        for name, characters in named_sets().items()
-    }
+    drawn = drawn_characters(face, set().union(*named_sets().values()))
+    return {name: (len(drawn.intersection(characters)), len(characters)) for name, characters in named_sets().items()}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from fonts_manifest.coverage import (
     draws,
     gb2312_level_1,
     gb2312_level_2,
+    general_standard,
     named_sets,
     open_freetype,
 )
@@ -31,10 +33,15 @@ CM = resolve_place("package:matplotlib/mpl-data/fonts/ttf")
 WQY = resolve_place("package:mpl_font/fonts/wqy/wqy-microhei.ttc")
 
 
-def build_font(path: Path, *, empty: str = "", notdef: str = "", same: bool = False, without: str = "") -> Path:
-    """A font of 95 ASCII characters, each a bar as wide as its code; `empty` have no outline, `notdef` glyph 0."""
+def build_font(
+    path: Path, *, empty: str = "", notdef: str = "", copied: str = "", same: bool = False, without: str = ""
+) -> Path:
+    """A font of 95 ASCII characters, each a bar as wide as its code.
+
+    `empty` have no outline, `notdef` are glyph 0, `copied` are glyphs of their own that look like it.
+    """
     codes = [code for code in range(0x20, 0x7F) if chr(code) not in without]
-    names = {code: "bar" if same and code != 0x20 else f"uni{code:04X}" for code in [*codes, *map(ord, empty)]}
+    names = {code: "bar" if same and code != 0x20 else f"uni{code:04X}" for code in [*codes, *map(ord, empty + copied)]}
     order = [".notdef", *dict.fromkeys(names.values())]
 
     def bar(width: int) -> object:
@@ -49,6 +56,7 @@ def build_font(path: Path, *, empty: str = "", notdef: str = "", same: bool = Fa
 
     glyphs = {".notdef": bar(500)} | {name: bar(3 * code) for code, name in names.items()}
     glyphs |= {names[code]: bar(0) for code in [0x20, *map(ord, empty)] if code in names}
+    glyphs |= {names[ord(character)]: bar(500) for character in copied}
     builder = FontBuilder(1000)
     builder.setupGlyphOrder(order)
     builder.setupCharacterMap(names | dict.fromkeys(map(ord, notdef), ".notdef"))
@@ -166,12 +174,13 @@ def test_system_folders_are_searched_only_when_asked():
 
 
 def test_a_character_without_outline_or_mapped_to_notdef_is_not_drawn(tmp_path):
-    handle = open_freetype(build_font(tmp_path / "holes.ttf", empty="é\u00a0", notdef="中"), 0)
+    handle = open_freetype(build_font(tmp_path / "holes.ttf", empty="é\u00a0", notdef="中", copied="国"), 0)
     assert draws(handle, ord("A"))
     assert draws(handle, ord(" "))  # a blank may be empty
     assert draws(handle, 0xA0)
     assert not draws(handle, ord("é"))  # in the cmap, but nothing would be seen
     assert not draws(handle, ord("中"))
+    assert not draws(handle, ord("国"))  # the box under another number
     assert not draws(handle, ord("文"))
 
 
@@ -184,7 +193,19 @@ def test_gb2312_has_its_6763_characters_in_its_own_order():
         "Latin-1": 190,
         "GB 2312 level 1": 3755,
         "GB 2312 level 2": 3008,
+        "8,105 general": 8105,
     }
+
+
+def test_the_general_standard_characters_are_the_lists_own():
+    common, less_common, special = general_standard()
+    assert (len(common), len(less_common), len(special)) == (3500, 3000, 1605)
+    assert len(set(common + less_common + special)) == 8105
+    # first and last of each level
+    assert [level[0] + level[-1] for level in (common, less_common, special)] == ["一矗", "乂齉", "亍蠼"]
+    assert all(unicodedata.name(character).startswith("CJK UNIFIED") for character in common + less_common + special)
+    # level 1 of GB 2312 chose the same everyday characters thirty years earlier
+    assert len(set(common) & set(gb2312_level_1() + gb2312_level_2())) > 3450
 
 
 def test_coverage_counts_real_glyphs():
