@@ -33,7 +33,7 @@ def recipe_class(kind: str) -> type[Config]:
     """The configuration class of a recipe's `kind`. Raises BadInput for an unknown kind."""
     match kind:
         case "generate":
-            from datagen.generate import GenerateRecipe
+            from datagen.plan import GenerateRecipe
 
             return GenerateRecipe
         case "filter":

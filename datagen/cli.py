@@ -29,11 +29,12 @@ def generate(
 ) -> None:
     """Draw pictures by a recipe, judge them with OCR, write Parquet shards; run again to go on after a stop."""
     from datagen import generate as engine
+    from datagen.plan import GenerateRecipe
     from datagen.progress import show_progress
     from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
 
     changes = [*(overrides or []), *([f"rows={rows}"] if rows else [])]
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), engine.GenerateRecipe, changes)
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, changes)
     with show_progress() as progress:
         report = engine.generate(
             loaded,
@@ -60,7 +61,7 @@ def preview(
 ) -> None:
     """Show what a recipe draws as one contact sheet, in seconds, without Ray and without OCR."""
     from datagen import preview as sheet
-    from datagen.generate import GenerateRecipe
+    from datagen.plan import GenerateRecipe
     from datagen.recipes import find_recipe, load_recipe
 
     loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, overrides or [])

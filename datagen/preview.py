@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from datagen.codec import encode_png
-from datagen.generate import Address, GenerateRecipe, SampledPage, make_plan, sample_rows
+from datagen.plan import Address, GenerateRecipe, make_plan
+from datagen.rows import SampledPage, sample_rows
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +17,17 @@ from rich.progress import (
 )
 
 _LOG_SECONDS = 30.0
+
+
+class ProgressReport(Protocol):
+    """Told how far a run is."""
+
+    def __call__(self, stage: str, done: int, total: int, counts: Mapping[str, int], /) -> None:
+        """stage: what is being done. done, total: of its units. counts: why some were dropped, in this start."""
+
+
+def silent(stage: str, done: int, total: int, counts: Mapping[str, int]) -> None:
+    """Says nothing."""
 
 
 class Bars:

@@ -11,8 +11,8 @@ from pyarrow import parquet as pq
 
 from datagen.codec import decode_png
 from datagen.decode import ImageProblem
-from datagen.generate import PHOTOS, read_fonts
 from datagen.photos import PhotoStore, index_from_json
+from datagen.plan import PHOTOS, read_fonts
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import sha256_of

@@ -12,7 +12,7 @@ from pyarrow import parquet as pq
 from datagen.codec import decode_png
 from datagen.commit import KEPT, REJECTED, read_manifest
 from datagen.decode import ImageProblem
-from datagen.generate import FONTS
+from datagen.plan import FONTS
 from datagen.redraw import RunAssets
 from datagen.seeds import rng_for_run
 from datagen.storage import Folder

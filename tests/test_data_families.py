@@ -7,7 +7,8 @@ import pytest
 from pyarrow import parquet as pq
 from test_data_generate import folder, make_recipe  # noqa: F401 - `folder` is a fixture
 
-from datagen.generate import GenerateRecipe, KeepAll, generate, make_plan
+from datagen.generate import generate
+from datagen.plan import GenerateRecipe, KeepAll, make_plan
 from datagen.recipes import bundled_recipes, load_recipe, recipe_hash
 from datagen.redraw import redraw
 from fonts_manifest.errors import BadInput

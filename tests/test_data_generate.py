@@ -15,25 +15,17 @@ from PIL import Image
 from pyarrow import parquet as pq
 
 from datagen import commit
+from datagen.audit import audit_rows
 from datagen.codec import decode_png
 from datagen.corpus import CorpusConfig, TextPlace
-from datagen.generate import (
-    Address,
-    GenerateRecipe,
-    Judgement,
-    KeepAll,
-    audit_rows,
-    generate,
-    generate_shard,
-    make_plan,
-    sample_rows,
-    text_area,
-)
+from datagen.generate import generate, generate_shard
 from datagen.judge import JudgeConfig
 from datagen.photos import PhotoPlace, PhotosConfig
+from datagen.plan import Address, GenerateRecipe, Judgement, KeepAll, make_plan
 from datagen.preview import contact_sheet, preview, write_preview
 from datagen.recipes import recipe_hash, recipe_to_yaml
 from datagen.redraw import redraw
+from datagen.rows import sample_rows, text_area
 from datagen.storage import Folder
 from datagen.verdict import Verdict
 from datagen.verify import verify_run

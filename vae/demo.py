@@ -19,9 +19,10 @@ from rich.console import Console
 
 from datagen.execute import Executor
 from datagen.filter import FilterRecipe, filter_corpus
-from datagen.generate import GenerateRecipe, generate
+from datagen.generate import generate
 from datagen.ingest import RealPlace
 from datagen.ocr import open_recognizer
+from datagen.plan import GenerateRecipe
 from datagen.progress import Bars, show_progress
 from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
 from fonts_manifest.manifest import load_manifest, save_manifest
