@@ -18,16 +18,20 @@ def linear_tables() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
 
 
 @njit(cache=True, nogil=True)
-def _mix(ground: np.uint8, ink: np.int32, share: np.int32) -> np.int32:
+def _mix(ground: np.uint8, ink: np.int32, share: np.int32) -> np.uint8:
     """share / 65536 of the ink over the ground, rounded."""
     below = np.int32(ground)
-    return (below * np.int32(65536) + (ink - below) * share + np.int32(32768)) >> np.int32(16)
+    return np.uint8((below * np.int32(65536) + (ink - below) * share + np.int32(32768)) >> np.int32(16))
 
 
 @njit(cache=True, nogil=True)
 def _mix_linear(
-    ground: int, ink: int, share: int, to_linear: npt.NDArray[np.int64], from_linear: npt.NDArray[np.uint8]
-) -> int:
+    ground: np.uint8,
+    ink: np.int32,
+    share: np.int32,
+    to_linear: npt.NDArray[np.int64],
+    from_linear: npt.NDArray[np.uint8],
+) -> np.uint8:
     """The same in linear light."""
     below = to_linear[ground]
     return from_linear[(below * 65536 + (to_linear[ink] - below) * share + 32768) >> 16]
@@ -54,6 +58,9 @@ def draw_glyphs(
     """
     height = image_HW3.shape[0]
     width = image_HW3.shape[1]
+    # Flat arrays and unsigned indices: signed ones cost a test for "from the end" at every access, a third of the time.
+    flat = image_HW3.reshape(-1)
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
     # Coverage -> share of the ink in 1/65536, opacity included: full coverage is the ink itself, to the bit.
     shares = np.zeros(256, np.int32)
     shares_opacity = np.int32(-1)
@@ -74,20 +81,22 @@ def draw_glyphs(
         blue = np.int32(line_inks[line, 2])
         first = max(0, -x0)
         last = min(columns, width - x0)
+        if last <= first:
+            continue
         for row in range(max(0, -y0), min(rows, height - y0)):
-            y = y0 + row
-            base = offset + row * columns
-            for column in range(first, last):
-                coverage = pixels[base + column]
+            source = np.uint64(offset + row * columns + first)
+            start = np.uint64(3) * np.uint64((y0 + row) * width + x0 + first)
+            for column in range(np.uint64(last - first)):
+                coverage = pixels[source + column]
                 if coverage == 0:
                     continue
-                share = shares[coverage]
-                x = x0 + column
+                share = shares[np.uint64(coverage)]
+                at = start + three * column
                 if linear:
-                    image_HW3[y, x, 0] = _mix_linear(image_HW3[y, x, 0], red, share, to_linear, from_linear)
-                    image_HW3[y, x, 1] = _mix_linear(image_HW3[y, x, 1], green, share, to_linear, from_linear)
-                    image_HW3[y, x, 2] = _mix_linear(image_HW3[y, x, 2], blue, share, to_linear, from_linear)
+                    flat[at] = _mix_linear(flat[at], red, share, to_linear, from_linear)
+                    flat[at + one] = _mix_linear(flat[at + one], green, share, to_linear, from_linear)
+                    flat[at + two] = _mix_linear(flat[at + two], blue, share, to_linear, from_linear)
                 else:
-                    image_HW3[y, x, 0] = _mix(image_HW3[y, x, 0], red, share)
-                    image_HW3[y, x, 1] = _mix(image_HW3[y, x, 1], green, share)
-                    image_HW3[y, x, 2] = _mix(image_HW3[y, x, 2], blue, share)
+                    flat[at] = _mix(flat[at], red, share)
+                    flat[at + one] = _mix(flat[at + one], green, share)
+                    flat[at + two] = _mix(flat[at + two], blue, share)

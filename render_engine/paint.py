@@ -49,6 +49,8 @@ def measure_lines(
     """
     height = image_HW3.shape[0]
     width = image_HW3.shape[1]
+    flat = image_HW3.reshape(-1)
+    sums = np.zeros(5, np.int64)
     for k in range(len(lines)):
         x0 = 1 << 30
         y0 = 1 << 30
@@ -83,38 +85,44 @@ def measure_lines(
         top = min(max(int(np.floor(boxes[k, 1])), 0), height - 1)
         right = max(min(int(np.ceil(boxes[k, 2])), width), left + 1)
         bottom = max(min(int(np.ceil(boxes[k, 3])), height), top + 1)
-        red = np.int64(0)
-        green = np.int64(0)
-        blue = np.int64(0)
-        luma = np.int64(0)
-        squares = np.int64(0)
+        sums[:] = 0
         for y in range(top, bottom):
-            # 32 bits hold the sums of one row (8,192 * 255 ** 2 < 2 ** 31), and the loop becomes vector instructions
-            row_red = np.uint32(0)
-            row_green = np.uint32(0)
-            row_blue = np.uint32(0)
-            row_luma = np.uint32(0)
-            row_squares = np.uint32(0)
-            for x in range(left, right):
-                r = np.uint32(image_HW3[y, x, 0])
-                g = np.uint32(image_HW3[y, x, 1])
-                b = np.uint32(image_HW3[y, x, 2])
-                grey = np.uint32((np.uint32(77) * r + np.uint32(150) * g + np.uint32(29) * b) >> np.uint32(8))
-                row_red = np.uint32(row_red + r)
-                row_green = np.uint32(row_green + g)
-                row_blue = np.uint32(row_blue + b)
-                row_luma = np.uint32(row_luma + grey)
-                row_squares = np.uint32(row_squares + grey * grey)
-            red += row_red
-            green += row_green
-            blue += row_blue
-            luma += row_luma
-            squares += row_squares
+            _add_row(flat, np.uint64(3 * (y * width + left)), right - left, sums)
         count = (right - left) * (bottom - top)
-        grounds[k, 0] = red / count
-        grounds[k, 1] = green / count
-        grounds[k, 2] = blue / count
-        grounds[k, 3] = np.sqrt(max(0.0, squares / count - (luma / count) ** 2))
+        grounds[k, 0] = sums[0] / count
+        grounds[k, 1] = sums[1] / count
+        grounds[k, 2] = sums[2] / count
+        grounds[k, 3] = np.sqrt(max(0.0, sums[4] / count - (sums[3] / count) ** 2))
+
+
+@njit(cache=True, nogil=True)
+def _add_row(flat: npt.NDArray[np.uint8], start: int, count: int, sums: npt.NDArray[np.int64]) -> None:
+    """Add to `sums` the red, green, blue, luma and squared luma of `count` pixels from `flat[start]` on.
+
+    32 bits hold the sums of one row (8,192 * 255 ** 2 < 2 ** 31), and unsigned indices need no test for "from the end":
+    both let the loop become vector instructions.
+    """
+    red = np.uint32(0)
+    green = np.uint32(0)
+    blue = np.uint32(0)
+    luma = np.uint32(0)
+    squares = np.uint32(0)
+    for column in range(count):
+        at = start + np.uint64(3) * np.uint64(column)
+        r = np.uint32(flat[at])
+        g = np.uint32(flat[at + np.uint64(1)])
+        b = np.uint32(flat[at + np.uint64(2)])
+        grey = np.uint32((np.uint32(77) * r + np.uint32(150) * g + np.uint32(29) * b) >> np.uint32(8))
+        red = np.uint32(red + r)
+        green = np.uint32(green + g)
+        blue = np.uint32(blue + b)
+        luma = np.uint32(luma + grey)
+        squares = np.uint32(squares + grey * grey)
+    sums[0] += red
+    sums[1] += green
+    sums[2] += blue
+    sums[3] += luma
+    sums[4] += squares
 
 
 @njit(cache=True, nogil=True)

@@ -271,16 +271,17 @@ def _annotate(
     annotated = []
     rows = zip(
         lines.tolist(),
-        ink_boxes.tolist(),
-        boxes.tolist(),
+        (ink_boxes[:, 3] - ink_boxes[:, 1]).astype(np.float64).tolist(),
+        (ink_boxes[:, 2] > ink_boxes[:, 0]).tolist(),
+        boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].tolist(),
         np.rint(grounds[:, :3]).astype(np.uint8).tolist(),
         grounds[:, 3].tolist(),
         inks.tolist(),
         contrasts.tolist(),
         strict=True,
     )
-    for line, ink_box, (x0, y0, x1, y1), ground_rgb, clutter, ink_rgb, contrast in rows:
-        if ink_box[2] == ink_box[0]:
+    for line, ink_height, has_ink, quad, ground_rgb, clutter, ink_rgb, contrast in rows:
+        if not has_ink:
             continue
         start, end, _, _, _, first_glyph, last_glyph, number = line
         block = spec.blocks[number]
@@ -292,12 +293,12 @@ def _annotate(
             RenderedLine(
                 text=block.text[start:end],
                 lang=block.lang,
-                quad_px=(x0, y0, x1, y0, x1, y1, x0, y1),
+                quad_px=tuple(quad),
                 size_px=block.size_px,
-                ink_height_px=float(ink_box[3] - ink_box[1]),
+                ink_height_px=ink_height,
                 face_id=block.face_ids[0],
-                ink_rgb=(ink_rgb[0], ink_rgb[1], ink_rgb[2]),
-                ground_rgb=(ground_rgb[0], ground_rgb[1], ground_rgb[2]),
+                ink_rgb=tuple(ink_rgb),
+                ground_rgb=tuple(ground_rgb),
                 contrast=contrast,
                 clutter=clutter,
                 opacity=block.opacity,

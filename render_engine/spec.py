@@ -264,8 +264,7 @@ def spec_from_json(text: str) -> PageSpec:
     return msgspec.json.decode(text.encode(), type=PageSpec)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenderedLine:
+class RenderedLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of text as it stands in the picture."""
 
     text: str

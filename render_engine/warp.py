@@ -4,9 +4,10 @@ The way from the flat page to the picture is a bow along its height, then a homo
 the four basic operations, so pixels and boxes agree and bytes are equal on every processor.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -100,7 +101,7 @@ def _seen(line: RenderedLine, surface: Surface, projection: Projection) -> Rende
     boxes = line.glyph_boxes_px
     if boxes is not None:
         boxes = np.array([_bounds(projection, box) for box in boxes.tolist()], np.float32).reshape(-1, 4)
-    return replace(
+    return msgspec.structs.replace(
         line,
         quad_px=_seen_quad(projection, (x0, y0, x1, y1)),
         size_px=line.size_px * scale,

@@ -91,6 +91,15 @@ def plain_page(text: str, face, size: float, *, background=(255, 255, 255), widt
 # Coverage
 
 
+def coverage_of(face, hinting: str, glyph: int, phase: int = 0) -> tuple[np.ndarray, int, int]:
+    """(H, W) uint8, left of the pen, top above the baseline; of sub-pixel coverage W is three times the pixels."""
+    pixels, entries = np.zeros(10_000, np.uint8), np.zeros((1, 5), np.int32)
+    assert rasterise(face, hinting, np.array([glyph << 2 | phase]), pixels, 7, entries)[::2] == (1, 0)
+    offset, width, height, left, top = entries[0].tolist()
+    assert offset == 7
+    return pixels[7:].reshape(-1)[: height * width * (3 if "lcd" in hinting else 1)].reshape(height, -1), left, top
+
+
 @pytest.mark.parametrize("hinting", ["none", "light", "full"])
 @pytest.mark.parametrize("size_px", [5, 9.5, 16, 20])
 @pytest.mark.parametrize(("font", "characters"), [(SANS, "Agijx@"), (ITALIC, "fQ"), (NOTO, "Ag中，鬱")])
@@ -106,15 +115,11 @@ def test_coverage_is_freetypes_own_bitmap(font, characters, size_px, hinting):
     for character in characters:
         oracle.load_char(character, flags | freetype.FT_LOAD_NO_BITMAP | freetype.FT_LOAD_RENDER)
         expected = oracle.glyph.bitmap
-        pixels, width, height, left, top = rasterise(face, hinting, oracle.get_char_index(character), 0)
-        assert (width, height, left, top) == (
-            expected.width,
-            expected.rows,
-            oracle.glyph.bitmap_left,
-            oracle.glyph.bitmap_top,
-        )
-        assert list(pixels) == expected.buffer
-        assert max(pixels) > 80
+        coverage_HW, left, top = coverage_of(face, hinting, oracle.get_char_index(character))
+        assert coverage_HW.shape == (expected.rows, expected.width)
+        assert (left, top) == (oracle.glyph.bitmap_left, oracle.glyph.bitmap_top)
+        assert coverage_HW.ravel().tolist() == expected.buffer
+        assert coverage_HW.max() > 80
 
 
 def test_a_phase_moves_the_outline_by_a_quarter_of_a_pixel():
@@ -122,10 +127,32 @@ def test_a_phase_moves_the_outline_by_a_quarter_of_a_pixel():
     set_size(face, 20 * 64)
     centres = []
     for phase in range(4):
-        pixels, width, height, left, _ = rasterise(face, "none", face.freetype_face.get_char_index("o"), phase)
-        coverage = np.frombuffer(pixels, np.uint8).reshape(height, width).sum(axis=0)
-        centres.append(left + (coverage * np.arange(width)).sum() / coverage.sum())
+        coverage_HW, left, _ = coverage_of(face, "none", face.freetype_face.get_char_index("o"), phase)
+        coverage = coverage_HW.sum(axis=0)
+        centres.append(left + (coverage * np.arange(len(coverage))).sum() / coverage.sum())
     assert np.diff(centres) == pytest.approx([0.25] * 3, abs=0.01)
+
+
+def test_glyphs_that_do_not_fit_are_left_for_a_larger_array_and_errors_name_the_glyph():
+    face = open_face(SANS)
+    set_size(face, 20 * 64)
+    keys = np.array([face.freetype_face.get_char_index(letter) << 2 for letter in "WM"])
+    entries = np.zeros((2, 5), np.int32)
+    whole = np.zeros(10_000, np.uint8)
+    done, used_bytes, error = rasterise(face, "none", keys, whole, 0, entries)
+    assert (done, error) == (2, 0)
+    assert rasterise(face, "none", keys, np.zeros(used_bytes - 1, np.uint8), 0, entries) == (1, entries[1, 0], 0)
+    done, _, error = rasterise(face, "none", np.array([keys[0], 65535 << 2]), whole, 0, entries)
+    assert (done, error) == (1, 0x06), "FT_Err_Invalid_Argument"
+
+
+def test_an_atlas_that_must_grow_draws_what_a_large_one_draws():
+    text = "".join(chr(code) for code in range(0x4E00, 0x4E00 + 2500))
+    spec = plain_page(text, NOTO, 20, width=1100, height=1300)
+    growing, large = Assets([NOTO]), Assets([NOTO])
+    growing.atlas.pixels = np.zeros(1000, np.uint8)
+    assert np.array_equal(render(spec, growing).image_HW3, render(spec, large).image_HW3)
+    assert growing.atlas.used_bytes > 400_000
 
 
 def pillow_glyph(character: str, font, size: int, x: int, baseline: int, ink, ground: np.ndarray) -> np.ndarray:

@@ -1,0 +1,68 @@
+"""C from compiled Python: call a function at an address, read what lies at one.
+
+Every address comes from ctypes over FreeType's own structures (`atlas`). ctypes costs about a microsecond a call and
+half of one a field, which is as long as FreeType takes to draw a small Latin letter.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+@intrinsic
+def call_int(typing: Any, address: Any, first: Any, second: Any, third: Any) -> Any:
+    """`int f(int64, int64, int64)` at `address`, integers and pointers alike.
+
+    Arguments narrower than 64 bits are passed in the low half of a register, where x86-64 and AArch64 callees look for
+    them; a function of two arguments ignores the third.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), [ir.IntType(64)] * 3)
+        function = builder.inttoptr(arguments[0], kind.as_pointer())
+        return builder.sext(builder.call(function, arguments[1:]), ir.IntType(64))
+
+    return types.int64(*[types.int64] * 4), generate
+
+
+@intrinsic
+def read_int32(typing: Any, address: Any) -> Any:
+    """The int32 at `address`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = builder.load(builder.inttoptr(arguments[0], ir.IntType(32).as_pointer()))
+        return builder.sext(value, ir.IntType(64))
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def read_int64(typing: Any, address: Any) -> Any:
+    """The int64 or pointer at `address`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def _copy(typing: Any, target: Any, source: Any, count: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        target, source = (builder.inttoptr(argument, byte) for argument in arguments[:2])
+        cgutils.raw_memcpy(builder, target, source, arguments[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@njit(cache=True, nogil=True)
+def copy_bytes(target: npt.NDArray[np.uint8], offset: int, source: int, count: int) -> None:
+    """`count` bytes from the address `source` into `target[offset:]`, which must hold them."""
+    _copy(target.ctypes.data + offset, source, count)
