@@ -9,13 +9,13 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from datagen.ppocr import LINE_HEIGHT_PX, MODEL_NAME, decode_ctc, model_path
 from fonts_manifest.errors import BadInput
 
 Image = npt.NDArray[np.uint8]
@@ -25,7 +25,6 @@ Quad = tuple[float, float, float, float, float, float, float, float]
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused; a detector pass keeps about 20 bytes per pixel besides its network."""
 
-LINE_HEIGHT_PX = 48  # the recogniser's input height, fixed by PP-OCR
 LINE_WIDTH_SCALE = 0.85
 """Lines are squeezed so much before reading: a sixth less time at equal NED (real crops against the text layer of their
 PDFs: .979 at 1, .981 at .85, .979 at .7; lines of 5 to 20 px over photographs: .886, .881, .857 at .75)."""
@@ -152,23 +151,20 @@ class _RapidOcr:
     def __init__(self, threads: int) -> None:
         try:
             import onnxruntime
-            import rapidocr
         except ImportError as error:
             raise BadInput(f"ocr: {error.name} is not installed; install glyphmill[ocr]") from error
-        models = Path(rapidocr.__file__).parent / "models"
-        path = models / "PP-OCRv6_rec_small.onnx"
-        if not path.is_file():
-            raise BadInput(f"ocr: the installed rapidocr has no {path.name} in its wheel; install the locked version")
+        path = model_path("recogniser")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self.name = "rapidocr PP-OCRv6 small"
+        self.name = f"rapidocr {MODEL_NAME}"
         self._threads = threads
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         # Class 0 is the CTC blank, the last one the space.
-        self._characters = ["", *self._session.get_modelmeta().custom_metadata_map["character"].splitlines(), " "]
+        listed = self._session.get_modelmeta().custom_metadata_map["character"].splitlines()
+        self._characters = ("", *listed, " ")
         self._detectors: dict[str, Any] = {}
 
     def read_lines(self, image_HW3: Image, quads: Sequence[Sequence[float]]) -> list[Reading]:
@@ -222,13 +218,8 @@ class _RapidOcr:
         batch_B3HW = np.ascontiguousarray((scaled_HW3.astype(np.float32) / 127.5 - 1.0).transpose(2, 0, 1)[None])
         probability_TV = self._session.run(None, {self._input: batch_B3HW})[0][0]
         best_T = probability_TV.argmax(axis=1)
-        kept_T = best_T != 0
-        kept_T[1:] &= best_T[1:] != best_T[:-1]
-        if not kept_T.any():
-            return Reading(text="", score=0.0)
-        steps = np.flatnonzero(kept_T)
-        text = "".join(self._characters[index] for index in best_T[steps])
-        return Reading(text=text, score=float(probability_TV[steps, best_T[steps]].mean()))
+        text, score = decode_ctc(best_T, probability_TV[np.arange(len(best_T)), best_T], self._characters)
+        return Reading(text=text, score=score)
 
 
 def check_image(image_HW3: Image) -> None:

@@ -1,0 +1,55 @@
+"""PP-OCR without an engine: where its networks lie, what they take, and what their classes mean."""
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fonts_manifest.errors import BadInput
+
+LINE_HEIGHT_PX = 48
+"""Height of the recogniser's input."""
+
+MODEL_NAME = "PP-OCRv6 small"
+_FILES = {"detector": "PP-OCRv6_det_small.onnx", "recogniser": "PP-OCRv6_rec_small.onnx"}
+
+
+def model_path(network: Literal["detector", "recogniser"]) -> Path:
+    """The ONNX file of a network, inside the wheel of rapidocr, which is not imported for it.
+
+    Raises BadInput when rapidocr is not installed, or comes without the file.
+    """
+    found = importlib.util.find_spec("rapidocr")
+    if found is None or found.origin is None:
+        raise BadInput("ocr: rapidocr is not installed, and its wheel holds the networks; install glyphmill[ocr]")
+    path = Path(found.origin).parent / "models" / _FILES[network]
+    if not path.is_file():
+        raise BadInput(f"ocr: the installed rapidocr has no {path.name} in its wheel; install the locked version")
+    return path
+
+
+@functools.cache
+def characters() -> tuple[str, ...]:
+    """The recogniser's classes, 18,710: class 0 is the CTC blank (""), the last one the space."""
+    import onnx
+
+    model = onnx.load(str(model_path("recogniser")), load_external_data=False)
+    (listed,) = [entry.value for entry in model.metadata_props if entry.key == "character"]
+    return ("", *listed.splitlines(), " ")
+
+
+def decode_ctc(
+    best_T: npt.NDArray[np.intp], probability_T: npt.NDArray[np.floating], names: tuple[str, ...]
+) -> tuple[str, float]:
+    """Greedy CTC: the best class of every step -> text and the mean probability of its characters, 0 for "".
+
+    best_T: classes. probability_T: of those classes. Repeated classes count once, the blank (0) separates them.
+    """
+    kept_T = best_T != 0
+    kept_T[1:] &= best_T[1:] != best_T[:-1]
+    if not kept_T.any():
+        return "", 0.0
+    return "".join(names[index] for index in best_T[kept_T]), float(probability_T[kept_T].mean())
