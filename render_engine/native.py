@@ -52,6 +52,17 @@ def read_int64(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def write_uint64(typing: Any, address: Any, value: Any) -> Any:
+    """Write the uint64 `value` to the eight bytes from `address` on, which need not be aligned."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[1], builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64), generate
+
+
+@intrinsic
 def _copy(typing: Any, target: Any, source: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         byte = ir.IntType(8).as_pointer()

@@ -7,6 +7,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -14,8 +15,25 @@ from PIL import Image
 
 from datagen import codec
 from datagen.decode import ImageProblem
+from datagen.deflate import deflate
 
-PICTURES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.just(3)))
+SMALL = hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24), st.just(3)))
+
+
+@st.composite
+def textured(draw: st.DrawFn) -> np.ndarray:
+    """Noise of any strength: written by Huffman codes alone unless it is too weak."""
+    height, width, high = draw(st.integers(9, 40)), draw(st.integers(1, 40)), draw(st.integers(2, 256))
+    return np.random.default_rng(draw(st.integers(0, 99))).integers(0, high, (height, width, 3), np.uint8)
+
+
+PICTURES = st.one_of(SMALL, textured())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled() -> None:
+    """Compiling takes longer than Hypothesis allows one example."""
+    codec.decode_png(codec.encode_png(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)))
 
 
 @given(PICTURES)
@@ -43,13 +61,57 @@ def test_a_view_that_is_not_contiguous_is_written_as_it_looks() -> None:
     np.testing.assert_array_equal(codec.decode_png(codec.encode_png(image_HW3)), image_HW3)
 
 
-def test_equal_pixels_give_equal_bytes_and_every_row_is_up_filtered() -> None:
-    image_HW3 = np.random.default_rng(1).integers(0, 256, (9, 7, 3), np.uint8)
+def filter_types(image_HW3: np.ndarray) -> list[int]:
     data = codec.encode_png(image_HW3)
     assert codec.encode_png(image_HW3.copy()) == data
     (length,) = struct.unpack(">I", data[33:37])
-    raw = np.frombuffer(zlib.decompress(data[41 : 41 + length]), np.uint8).reshape(9, 22)
-    assert set(raw[:, 0]) == {2}
+    raw = np.frombuffer(zlib.decompress(data[41 : 41 + length]), np.uint8)
+    return raw.reshape(len(image_HW3), -1)[:, 0].tolist()
+
+
+def test_photographs_are_filtered_by_paeth_and_paper_by_the_row_above() -> None:
+    noise_HW3 = np.random.default_rng(1).integers(0, 256, (20, 7, 3), np.uint8)
+    assert filter_types(noise_HW3) == [1] + 19 * [4]
+    paper_HW3 = noise_HW3.copy()
+    paper_HW3[1:, 2:] = 255  # 5 of 7 columns repeat
+    assert filter_types(paper_HW3) == 20 * [2]
+
+
+def test_a_photograph_is_written_smaller_than_opencv_writes_it() -> None:
+    image_HW3 = skimage.data.astronaut()
+    by_opencv = cv2.imencode(".png", image_HW3, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+    assert len(codec.encode_png(image_HW3)) < 0.95 * len(by_opencv)
+
+
+@given(
+    st.integers(0, 99),
+    st.integers(0, 3000),
+    st.sampled_from([0, 0.3, 0.9, 0.999, 1]),
+    st.sampled_from([1, 2, 16, 255]),
+    st.sampled_from([1, 60]),
+)
+def test_zlib_inflates_what_we_deflate(seed: int, count: int, zeros: float, high: int, times: int) -> None:
+    rng = np.random.default_rng(seed)
+    words = np.zeros(count * times // 8 + 1, np.uint64)
+    body = np.where(rng.random(count) < zeros, 0, rng.integers(0, high, count, endpoint=True)).astype(np.uint8)
+    words.view(np.uint8)[: count * times] = np.tile(body, times)  # 180,000 bytes are three blocks
+    reader = zlib.decompressobj(-15)
+    assert reader.decompress(deflate(words, count * times).tobytes()) == np.tile(body, times).tobytes()
+    assert reader.eof
+    assert reader.unused_data == b""
+
+
+def test_counts_that_want_longer_codes_than_we_allow_still_make_a_complete_code() -> None:
+    # Fibonacci's numbers make Huffman's longest codes: 25 bits here, cut to 12
+    fibonacci = [1, 1]
+    while len(fibonacci) < 26:
+        fibonacci.append(fibonacci[-1] + fibonacci[-2])
+    body = np.repeat(np.arange(1, 27), fibonacci).astype(np.uint8)
+    words = np.zeros(len(body) // 8 + 1, np.uint64)
+    words.view(np.uint8)[: len(body)] = np.random.default_rng(0).permutation(body)
+    assert (
+        zlib.decompress(deflate(words, len(body)).tobytes(), wbits=-15) == words.view(np.uint8)[: len(body)].tobytes()
+    )
 
 
 @pytest.mark.parametrize(
