@@ -18,6 +18,7 @@ from render_engine.face import Face, open_face
 from render_engine.grounds import draw_ground
 from render_engine.layout import LayoutScratch, lay_out_block
 from render_engine.lcd import draw_glyphs_lcd
+from render_engine.overlay import lay_on
 from render_engine.paint import choose_inks, measure_lines, tables
 from render_engine.shape import FontStack
 from render_engine.shapes import check_shapes, draw_shapes
@@ -31,7 +32,7 @@ from render_engine.spec import (
     RenderError,
     TextBlock,
 )
-from render_engine.warp import lay_on, seen_lines
+from render_engine.warp import seen_lines
 
 MAX_SIDE_PX = 8192
 MAX_SIZE_PX = 512

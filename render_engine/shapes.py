@@ -5,6 +5,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from render_engine.spec import Box, FilledBox, PhotoCrop, Polyline, RenderError, Shape
 
@@ -94,22 +95,38 @@ def _mix(
     if ink.ndim == 3:
         ink = ink[rows, columns]
     radius = min(radius, (right - left) // 2, (bottom - top) // 2)
-    if radius == 0 and opacity == 1:
-        part_HW3[:] = ink
-        return
     share = round(opacity * 256)
-    below = part_HW3.copy()
-    if opacity == 1:
-        part_HW3[:] = ink
-    else:
-        part_HW3[:] = _mixed(below, ink, np.full((1, 1, 1), 255 * share, np.int32))
+    corners = []
     if radius:
         mask_HW1 = _rounded(right - left, bottom - top, radius)[rows, columns, None].astype(np.int32) * share
         # only the corners are not covered whole
         for corner_rows in (slice(0, max(0, radius - (y0 - top))), slice(max(0, bottom - radius - y0), None)):
             for corner in (slice(0, max(0, radius - (x0 - left))), slice(max(0, right - radius - x0), None)):
                 at = (corner_rows, corner)
-                part_HW3[at] = _mixed(below[at], ink[at] if ink.ndim == 3 else ink, mask_HW1[at])
+                corners.append((at, _mixed(part_HW3[at], ink[at] if ink.ndim == 3 else ink, mask_HW1[at])))
+    if opacity < 1:
+        _lay_veil(part_HW3, ink[None, None] if ink.ndim == 1 else ink, share)
+    elif ink.ndim == 3:
+        part_HW3[:] = ink
+    else:
+        # a row pixel by pixel, then the others as whole rows
+        part_HW3[0] = ink
+        part_HW3[1:] = part_HW3[0]
+    for at, mixed in corners:
+        part_HW3[at] = mixed
+
+
+@njit(cache=True, nogil=True)
+def _lay_veil(part_HW3: npt.NDArray[np.uint8], ink: npt.NDArray[np.uint8], share: int) -> None:
+    """Mix share / 256 of the ink, (H, W, 3) or (1, 1, 3), into the part, in place."""
+    height, width = part_HW3.shape[:2]
+    kept = np.int32(256 - share)
+    plain = ink.shape[0] == 1 and ink.shape[1] == 1
+    for y in range(height):
+        for x in range(width):
+            for channel in range(3):
+                above = np.int32(ink[0, 0, channel] if plain else ink[y, x, channel])
+                part_HW3[y, x, channel] = (part_HW3[y, x, channel] * kept + above * np.int32(share) + 128) >> 8
 
 
 def _mixed(

@@ -80,24 +80,50 @@ def test_a_bow_hangs_in_the_middle_and_keeps_the_sides():
     assert projection(points)[1] - straight[1] == pytest.approx([0, 0.1 * 80])
 
 
-def test_a_surface_that_is_looked_at_straight_shows_its_own_pixels():
+def test_a_surface_that_is_looked_at_straight_shows_means_of_two_by_two_pixels():
     rng = np.random.default_rng(2)
-    background = rng.integers(0, 256, (100, 100, 3)).astype(np.uint8)
+    background = rng.integers(0, 256, (160, 160, 3)).astype(np.uint8)
 
     class Same:
         def crop(self, photo_id, box_px, width_px, height_px):
             return background[:height_px, :width_px].copy()
 
     crop = PhotoCrop(photo_id="0", box_px=(0, 0, 100, 100))
-    flat = Surface(kind="screen", width_px=80, height_px=80, ground=crop, quad_px=SQUARE)
+    flat = Surface(kind="screen", width_px=160, height_px=160, ground=crop, quad_px=SQUARE)
     spec = PageSpec(width_px=100, height_px=100, family="compositional", background=crop, blocks=(), surface=flat)
     picture = render(spec, Assets(FACES, Same())).image_HW3
-    # two looks a pixel, half a pixel apart: a little of what lies around
-    assert np.array_equal(picture[:10], background[:10])
-    assert np.array_equal(picture[90:], background[90:])
-    kernel = np.array([1, 6, 1]) / 8  # of the tent at -1/4 and 1/4
-    expected = cv2.sepFilter2D(background[:80, :80].astype(float), -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
-    assert np.abs(picture[10:90, 10:90] - expected).max() <= 0.51
+    assert np.array_equal(picture[:10], background[:10, :100])
+    assert np.array_equal(picture[90:], background[90:100, :100])
+    assert np.array_equal(picture[:, :10], background[:100, :10])
+    expected = background[:160, :160].reshape(80, 2, 80, 2, 3).mean(axis=(1, 3))
+    assert np.abs(picture[10:90, 10:90] - expected).max() <= 0.5
+
+
+def test_a_tilted_surface_is_opencvs_warp_of_the_flat_page():
+    rng = np.random.default_rng(4)
+    small = rng.integers(0, 256, (12, 12, 3)).astype(np.uint8)
+    texture = cv2.resize(small, (300, 200), interpolation=cv2.INTER_CUBIC)
+
+    class Same:
+        def crop(self, photo_id, box_px, width_px, height_px):
+            return texture[:height_px, :width_px].copy()
+
+    quad = (12.0, 20.0, 140.0, 5.0, 130.0, 90.0, 20.0, 110.0)
+    crop = PhotoCrop(photo_id="0", box_px=(0, 0, 300, 200))
+    flat = Surface(kind="screen", width_px=300, height_px=200, ground=crop, quad_px=quad)
+    spec = PageSpec(width_px=150, height_px=120, family="compositional", background=crop, blocks=(), surface=flat)
+    picture = render(spec, Assets(FACES, Same())).image_HW3
+    # OpenCV takes the middle of the first pixel for 0, 0
+    corners = np.array([[0, 0], [300, 0], [300, 200], [0, 200]], np.float32) - 0.5
+    way = cv2.getPerspectiveTransform(corners, np.array(quad, np.float32).reshape(4, 2) - 0.5)
+    oracle = cv2.warpPerspective(cv2.blur(texture, (2, 2)), way, (150, 120)).astype(int)
+    # OpenCV's blur of two by two lies half a pixel off
+    moved = cv2.warpPerspective(cv2.blur(texture, (2, 2), anchor=(0, 0)), way, (150, 120)).astype(int)
+    inside = cv2.erode(cv2.warpPerspective(np.ones((200, 300), np.uint8), way, (150, 120)), np.ones((5, 5))) > 0
+    assert inside.sum() > 5000
+    difference = np.abs(picture.astype(int) - (oracle + moved) / 2)[inside]
+    assert difference.max() <= 6
+    assert difference.mean() < 0.7
 
 
 def test_light_and_shadow_are_as_asked():
