@@ -61,18 +61,22 @@ def scan(
 
 @app.command("list")
 def list_faces(places: Places = None, system: System = True) -> None:
-    """Faces with their licence and the share of each character set they draw."""
+    """Faces with their licence, embedding bits and the share of each character set they draw."""
     from rich.console import Console
+    from rich.progress import track
     from rich.table import Table
 
     from fonts_manifest.coverage import coverage, named_sets
+    from fonts_manifest.manifest import embedding
 
     manifest, _ = _faces(places, system)
-    table = Table("id", "family", "style", "weight", "licence", *named_sets(), box=None)
-    for face in manifest.faces:
+    table = Table("id", "family", "style", "weight", "licence", "embedding", *named_sets(), box=None)
+    for face in track(manifest.faces, "measuring coverage", console=Console(stderr=True), transient=True):
         shares = [f"{drawn / total:.1%}" for drawn, total in coverage(face).values()]
-        table.add_row(face.face_id, face.family, face.style, str(face.weight), face.licence, *shares)
-    Console(width=max(160, Console().width)).print(table)
+        table.add_row(
+            *(face.face_id, face.family, face.style, str(face.weight), face.licence, embedding(face.fs_type)), *shares
+        )
+    Console(width=max(180, Console().width)).print(table)
 
 
 @app.command()

@@ -114,7 +114,7 @@ def open_freetype(path: str | Path, face_index: int) -> freetype.Face:
         handle = freetype.Face(str(path), face_index)
         handle.select_charmap(freetype.FT_ENCODING_UNICODE)
     except freetype.FT_Exception as error:
-        raise BadInput(f"{path}: face {face_index} cannot be opened ({error})") from None
+        raise BadInput(f"{path}: cannot be opened, or has no Unicode cmap ({error})") from None
     return handle
 
 

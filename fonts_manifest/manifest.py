@@ -15,6 +15,8 @@ from fonts_manifest.errors import BadInput
 
 FORMAT: Literal[1] = 1
 """Version of the JSON file."""
+INSTANCE_SHIFT = 16
+MAX_METRIC_EM = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +25,11 @@ class FontFace:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     face_id: str
-    """First 16 hex digits of the file's SHA-256, "-", the index of the face in the file."""
+    """First 16 hex digits of the file's SHA-256, "-", the face in the file; ".3" more for its third named instance."""
     path: str
     face_index: int
-    """0 but in collections (TTC, OTC)."""
+    """As FreeType, HarfBuzz and Pillow count: the face of a collection, 0 in other files, and from bit `INSTANCE_SHIFT`
+    on the named instance of a variable font, from 1; 0 is its default."""
     sha256: str
     """Of the whole file, 64 hex digits."""
     family: str
@@ -48,6 +51,14 @@ class FontFace:
     """In em: OS/2 when it says so, else measured on "x"."""
     cap_height: float
     """In em: OS/2 when it says so, else measured on "H"."""
+    coordinates: tuple[tuple[str, float], ...] = ()
+    """(axis, value) of a named instance, such as ("wght", 700.0); empty for everything else."""
+
+    @property
+    def has_sane_metrics(self) -> bool:
+        """Whether lines can be set by them: the others are refused by the scan and by the renderer."""
+        heights = (self.ascender - self.descender, self.x_height, self.cap_height)
+        return all(0 < height <= MAX_METRIC_EM for height in heights) and abs(self.ascender) <= MAX_METRIC_EM
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,13 @@ class Manifest:
     def by_id(self) -> dict[str, FontFace]:
         """face_id -> face."""
         return {face.face_id: face for face in self.faces}
+
+
+def embedding(fs_type: int) -> str:
+    """What OS/2 `fsType` allows, in a word. Pictures of text embed no font, so nothing is refused for it."""
+    levels = {0x2: "restricted", 0x4: "print", 0x8: "editable"}
+    words = [word for bit, word in levels.items() if fs_type & bit][-1:] or ["free"]  # the most permissive bit counts
+    return " ".join(words + [word for bit, word in ((0x100, "whole"), (0x200, "bitmap")) if fs_type & bit])
 
 
 def sha256_of(path: Path) -> str:

@@ -7,13 +7,15 @@ and one shaping serves all sizes. HarfBuzz at that 26.6 scale rounds every advan
 
 import functools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import freetype
 import uharfbuzz as hb
 
 from fonts_manifest.coverage import draws, open_freetype
-from fonts_manifest.manifest import FontFace
+from fonts_manifest.errors import BadInput
+from fonts_manifest.manifest import FontFace, sha256_of
 
 EM_BITS = 20
 EM = 1 << EM_BITS
@@ -74,7 +76,18 @@ class Face:
 
 
 def open_face(font: FontFace) -> Face:
-    """Open a face of the manifest (about 1 ms). Raises BadInput when its file is gone or broken."""
+    """Open a face of the manifest (1 ms, and .7 ms for every MB of its file).
+
+    Raises BadInput when its file is gone, broken, or another than was scanned.
+    """
+    try:
+        unchanged = sha256_of(Path(font.path)) == font.sha256
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise BadInput(f"{font.path}: cannot be read ({error})") from None
+    if not unchanged:
+        raise BadInput(f"{font.path}: has changed since the scan; scan again")
+    if not font.has_sane_metrics:
+        raise BadInput(f"{font.path}: the manifest gives it metrics that leave no line to write on")
     handle = open_freetype(font.path, font.face_index)
     shaper = hb.Font(hb.Face(hb.Blob.from_file_path(font.path), font.face_index))
     return Face(font, handle, shaper, handle.units_per_EM, _kerns_blanks(shaper))

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace
 from render_engine.atlas import LCD, Atlas
 from render_engine.compose import draw_glyphs
@@ -67,12 +68,15 @@ class Assets:
         self._stacks: dict[tuple[tuple[str, ...], str], FontStack] = {}
 
     def face(self, face_id: str) -> Face:
-        """The open face. Raises RenderError("unknown_face"), BadInput when its file is gone."""
+        """The open face. Raises RenderError: "unknown_face", or "broken_face" when its file is not what was scanned."""
         face = self._open.get(face_id)
         if face is None:
             if face_id not in self.fonts:
                 raise RenderError("unknown_face", f"{face_id} is not in the manifest")
-            face = self._open[face_id] = open_face(self.fonts[face_id])
+            try:
+                face = self._open[face_id] = open_face(self.fonts[face_id])
+            except BadInput as error:
+                raise RenderError("broken_face", str(error)) from None
         return face
 
     def stack(self, face_ids: tuple[str, ...], lang: str) -> FontStack:

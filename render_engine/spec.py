@@ -12,11 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 Reason = Literal[
-    "missing_glyph", "low_contrast", "right_to_left", "no_text", "unknown_face", "unknown_photo", "bad_spec"
+    "missing_glyph",
+    "low_contrast",
+    "right_to_left",
+    "no_text",
+    "unknown_face",
+    "broken_face",
+    "unknown_photo",
+    "bad_spec",
 ]
 """missing_glyph: a character no face of the block can draw. low_contrast: no ink reaches the block's floor.
 right_to_left: the script is not supported. no_text: nothing fits its box. unknown_face, unknown_photo: the spec names
-what the assets lack. bad_spec: a size, box or ratio out of range."""
+what the assets lack. broken_face: the file of a face is gone, damaged or another than was scanned. bad_spec: a size,
+box or ratio out of range."""
 
 
 class RenderError(Exception):

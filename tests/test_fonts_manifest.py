@@ -1,13 +1,21 @@
 """Fonts: what is scanned in, what is left out and why, what a face really draws."""
 
+import io
 import json
+import os
 import shutil
+import sys
 import unicodedata
 from pathlib import Path
 
+import freetype
+import hostile_fonts
 import pytest
+import uharfbuzz as hb
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.ttLib import TTFont
+from fontTools.varLib.instancer import instantiateVariableFont
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -23,10 +31,12 @@ from fonts_manifest.coverage import (
     open_freetype,
 )
 from fonts_manifest.errors import BadInput
-from fonts_manifest.manifest import load_manifest, save_manifest, sha256_of
+from fonts_manifest.examine import examine
+from fonts_manifest.manifest import FontFace, embedding, load_manifest, save_manifest, sha256_of
 from fonts_manifest.places import resolve_place
 from fonts_manifest.scan import FontsConfig, scan_fonts
 from fonts_manifest.specimen import draw_specimen
+from fonts_manifest.workers import examine_all
 
 DEJAVU = resolve_place("package:matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf")
 CM = resolve_place("package:matplotlib/mpl-data/fonts/ttf")
@@ -166,6 +176,188 @@ def test_progress_counts_every_file(tmp_path):
     seen = []
     scan_fonts([str(tmp_path)], lambda done, total: seen.append((done, total)))
     assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
+# Files that are broken on purpose
+
+
+LEFT_OUT = {
+    "empty": "not a font",
+    "no_font": "not a font",
+    "only_a_header": "not a font",
+    "truncated": "lacks 94 of 95",
+    "truncated_cff": "cannot be opened",
+    "zero_em": "cannot be opened",
+    "em_of_one": "cannot be opened",
+    "huge_em": "cannot be opened",
+    "bitmaps": "bitmap only",
+    "no_outlines": "cannot be opened",
+    "cyclic": "lacks 2 of 95 ASCII characters, 'A' among them",
+    "no_cmap": "different glyphs for ' '",  # FreeType makes one up from the names of glyphs
+    "noise_in_cmap": "different glyphs for ' '",
+    "cmap_beyond_the_glyphs": "lacks 90 of 95",
+    "no_glyphs": "",
+    "lost_face": "HarfBuzz finds no glyphs",
+    "collection_of_nothing": "not a font",
+    "huge_advance": "'A' is more than 8 em large",
+    "advances_of_0": "'!' advances by nothing",
+    "noise_in_glyf": "lacks 94 of 95",
+    "noise_in_loca": "lacks",
+    "noise_in_hmtx": "",
+    "noise_in_cff": "cannot be opened",
+    "no_metrics": "cannot be opened",
+    "flat": "leave no line to write on",
+    "upside_down": "leave no line to write on",
+    "cff_calls_itself": "lacks 1 of 95",
+    "cff_bomb": "lacks 1 of 95",
+    "noise_in_gvar": "variations cannot be read",
+}
+"""The others are used, as far as they can be; test_render_fuzz.py draws with them."""
+
+
+def test_every_broken_font_is_left_out_with_its_reason_or_used(tmp_path):
+    for name, make in hostile_fonts.FONTS.items():
+        (tmp_path / f"{name}.ttf").write_bytes(make())
+    manifest, left_out = scan_fonts([str(tmp_path)])
+    reasons = {}
+    for path, reason in reversed(left_out):
+        reasons[Path(path).name.split(".")[0]] = reason
+    used = {Path(face.path).stem for face in manifest.faces}
+    assert {name: reasons[name] for name, reason in LEFT_OUT.items() if reason not in reasons[name]} == {}
+    assert used & set(LEFT_OUT) == set()
+    assert used | set(reasons) == set(hostile_fonts.FONTS)
+    assert {"65535_glyphs", "negative_bbox", "no_fvar_data", "no_names_no_os2", "mapped_to_nothing"} <= used
+
+
+def test_a_good_font_is_not_left_out(tmp_path):
+    for name, make in (("ttf", hostile_fonts.good_truetype), ("cff", hostile_fonts.good_cff)):
+        (tmp_path / f"{name}.otf").write_bytes(make())
+    manifest, left_out = scan_fonts([str(tmp_path)])
+    assert len(manifest.faces) == 2
+    assert left_out == []
+
+
+def test_of_a_collection_the_good_faces_are_kept(tmp_path):
+    broken = hostile_fonts.patched(hostile_fonts.good_truetype(), "head", 18, "H", 0)
+    data = hostile_fonts.collection([broken, hostile_fonts.good_truetype(), hostile_fonts.FONTS["flat"]()])
+    (tmp_path / "three.ttc").write_bytes(data)
+    manifest, left_out = scan_fonts([str(tmp_path)])
+    assert [face.face_id[16:] for face in manifest.faces] == ["-1"]
+    assert [path[-2:] for path, _ in left_out] == ["#0", "#2"]
+
+
+def test_files_that_cannot_be_read_are_listed(tmp_path):
+    build_font(tmp_path / "good.ttf")
+    (tmp_path / "folder.ttf").mkdir()
+    (tmp_path / "nowhere.ttf").symlink_to(tmp_path / "gone.ttf")
+    (tmp_path / "itself.ttf").symlink_to(tmp_path / "itself.ttf")
+    os.mkfifo(tmp_path / "waits_for_ever.ttf")
+    shutil.copy(tmp_path / "good.ttf", os.fsencode(tmp_path) + b"/\xff.ttf")
+    (tmp_path / "web.woff2").write_bytes(b"wOF2" + bytes(60))
+    manifest, left_out = scan_fonts([str(tmp_path)])
+    assert [Path(face.path).name for face in manifest.faces] == ["good.ttf"]
+    assert [(Path(path).name, reason.split(",")[0]) for path, reason in left_out] == [
+        ("web.woff2", "compressed for the web"),
+        ("\ufffd.ttf", "its path is not UTF-8"),
+    ]
+    save_manifest(manifest, tmp_path / "fonts.json")
+
+
+CRASHES = """
+import os, signal, sys, time
+from fonts_manifest import workers
+real = workers.examine
+def examine(path):
+    if path.stem == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if path.stem == "stall":
+        time.sleep(60)
+    if path.stem == "bug":
+        raise TypeError("ours")
+    return real(path)
+workers.examine = examine
+workers.serve()
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_font_that_crashes_or_stalls_its_library_costs_one_file(tmp_path, monkeypatch, processes):
+    monkeypatch.setattr("fonts_manifest.workers.COMMAND", (sys.executable, "-c", CRASHES))
+    monkeypatch.setattr("fonts_manifest.workers.LIMIT_S", 2.0)
+    names = ["a", "crash", "stall", "z"]
+    for number, name in enumerate(names):
+        build_font(tmp_path / f"{name}.ttf", empty=chr(0xC0 + number))
+    seen = []
+    found = examine_all(
+        [tmp_path / f"{name}.ttf" for name in names], processes, lambda done, total: seen.append((done, total))
+    )
+    assert [len(file.faces) for file in found] == [1, 0, 0, 1]
+    assert found[1].left_out == ((str(tmp_path / "crash.ttf"), "ends the process that reads it (signal 11)"),)
+    assert found[2].left_out == ((str(tmp_path / "stall.ttf"), "took over 2 s"),)
+    assert seen == [(done, 4) for done in range(5)]
+
+
+def test_a_bug_of_ours_is_not_blamed_on_the_font(tmp_path, monkeypatch):
+    monkeypatch.setattr("fonts_manifest.workers.COMMAND", (sys.executable, "-c", CRASHES))
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        examine_all([build_font(tmp_path / "bug.ttf")])
+
+
+def test_any_number_of_processes_finds_the_same(tmp_path):
+    for number in range(9):
+        build_font(tmp_path / f"{number}.ttf", empty=chr(0xC0 + number % 7))
+    assert scan_fonts([str(tmp_path)], processes=1) == scan_fonts([str(tmp_path)], processes=3)
+
+
+# Variable fonts
+
+
+@pytest.fixture(scope="module")
+def variable(tmp_path_factory) -> tuple[FontFace, ...]:
+    path = tmp_path_factory.mktemp("variable") / "variable.ttf"
+    path.write_bytes(hostile_fonts.variable())
+    return scan_fonts([str(path)])[0].faces
+
+
+def test_every_named_instance_is_a_face(variable):
+    described = [(face.face_id[16:], face.style, face.weight, face.coordinates) for face in variable]
+    assert described == [
+        ("-0.1", "Thin", 100, (("wght", 100.0),)),
+        ("-0", "Regular", 400, ()),  # the instance Regular is the default once more
+        ("-0.3", "Bold", 900, (("wght", 900.0),)),
+    ]
+
+
+def test_an_instance_is_drawn_and_measured_at_its_coordinates_by_both_libraries(variable):
+    for face in variable:
+        # fontTools cuts the instance out of the font: a font without axes, read anew
+        instance = instantiateVariableFont(TTFont(face.path), dict(face.coordinates) or {"wght": 400})
+        file = io.BytesIO()
+        instance.save(file)
+        shaper = hb.Font(hb.Face(hb.Blob.from_file_path(face.path), face.face_index))
+        handle, oracle = open_freetype(face.path, face.face_index), freetype.Face(io.BytesIO(file.getvalue()))
+        for character in "AZaz09~":
+            glyph = handle.get_char_index(character)
+            advance = instance["hmtx"][instance.getBestCmap()[ord(character)]][0]
+            assert shaper.get_glyph_h_advance(glyph) == advance
+            handle.load_glyph(glyph, freetype.FT_LOAD_NO_SCALE)
+            oracle.load_glyph(oracle.get_char_index(character), freetype.FT_LOAD_NO_SCALE)
+            assert handle.glyph.outline.points == oracle.glyph.outline.points
+            assert handle.glyph.metrics.horiAdvance == advance
+    widths = [hb.Font(hb.Face(hb.Blob.from_file_path(f.path), f.face_index)).get_glyph_h_advance(9) for f in variable]
+    assert widths == [399, 600, 900]
+
+
+def test_a_font_whose_libraries_disagree_is_left_out(tmp_path):
+    # without a single advance HarfBuzz takes an em each, FreeType nothing
+    (tmp_path / "odd.ttf").write_bytes(hostile_fonts.patched(hostile_fonts.good_truetype(), "hhea", 34, "H", 0))
+    (left_out,) = examine(tmp_path / "odd.ttf").left_out
+    assert left_out[1] == "FreeType and HarfBuzz find different advances for ' '"
+
+
+def test_embedding_bits_are_said_in_a_word():
+    said = [embedding(bits) for bits in (0, 2, 4, 8, 0xC, 0x104, 0x202)]
+    assert said == ["free", "restricted", "print", "editable", "editable", "print whole", "restricted bitmap"]
 
 
 def test_system_folders_are_searched_only_when_asked():
