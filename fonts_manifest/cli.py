@@ -28,7 +28,8 @@ def _faces(places: list[str] | None, system: bool) -> "tuple[Manifest, list[tupl
     named = tuple(places or ())
     if len(named) == 1 and named[0].endswith(".json"):
         return load_manifest(Path(named[0])), []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("scanning fonts", total=None)
 
         def advance(done: int, total: int) -> None:
@@ -71,8 +72,11 @@ def list_faces(places: Places = None, system: System = True) -> None:
 
     manifest, _ = _faces(places, system)
     table = Table("id", "family", "style", "weight", "licence", "embedding", *named_sets(), box=None)
-    for face in track(manifest.faces, "measuring coverage", console=Console(stderr=True), transient=True):
-        shares = [f"{drawn / total:.1%}" for drawn, total in coverage(face).values()]
+    console = Console(stderr=True)
+    silent = not console.is_terminal
+    for face in track(manifest.faces, "measuring coverage", console=console, transient=True, disable=silent):
+        # cut, not rounded: 100 % means all
+        shares = [f"{1000 * drawn // total / 10:.1f} %" for drawn, total in coverage(face).values()]
         table.add_row(
             *(face.face_id, face.family, face.style, str(face.weight), face.licence, embedding(face.fs_type)), *shares
         )

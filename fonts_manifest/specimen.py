@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageDraw, ImageFont
 
-from fonts_manifest.manifest import FontFace
+from fonts_manifest.manifest import FontFace, embedding
 
 LATIN = "The quick brown fox jumps over the lazy dog. 0123456789 (&?!) AVATAR office"
 HAN = "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。寒来暑往，秋收冬藏。"
@@ -11,8 +11,9 @@ MARGIN_PX = 16
 
 
 def draw_specimen(face: FontFace) -> Image.Image:
-    """The face's name and sample lines at `SIZES_PX`, black on white, as wide as the longest line."""
-    lines = [(f"{face.family} {face.style}", 32)]
+    """The face's name, weight and licence and sample lines at `SIZES_PX`, black on white, as wide as the longest line."""
+    about = f"weight {face.weight}, licence {face.licence}, embedding {embedding(face.fs_type)}"
+    lines = [(f"{face.family} {face.style}", 32), (about, 12)]
     for size_px in SIZES_PX:
         lines.append((LATIN, size_px))
         if "han" in face.scripts:

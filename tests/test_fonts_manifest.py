@@ -471,7 +471,7 @@ def test_the_commands_scan_list_show_and_check(tmp_path):
     assert "1 faces, 1 left out" in scanned.output
     assert "broken.otf" in scanned.output
     listed = runner.invoke(app, ["list", manifest])
-    assert "100.0%" in listed.output
+    assert "100.0 %" in listed.output
     assert "Bars" in listed.output
     assert runner.invoke(app, ["show", "bars", manifest, "--out", str(specimen)]).exit_code == 0
     with Image.open(specimen) as picture:
