@@ -48,8 +48,9 @@ def break_properties(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:
     """The table of break properties, complete for `codes`: `table[codes]` are class and flags. 1 us a new one."""
     table = _properties()
     new = codes[table[codes] == 0]
-    for code in np.unique(new).tolist():
-        table[code] = _property(code)
+    if len(new):
+        for code in np.unique(new).tolist():
+            table[code] = _property(code)
     return table
 
 
@@ -259,41 +260,3 @@ def find_breaks(codes: npt.NDArray[np.uint32], table: npt.NDArray[np.uint16], br
         if c == EM and (p == EB or before & UNASSIGNED_PICTOGRAPH):  # LB30b
             continue
         breaks[i] = 1  # LB31
-
-
-@njit(cache=True, nogil=True)
-def find_words(
-    codes: npt.NDArray[np.uint32],
-    table: npt.NDArray[np.uint16],
-    single_glyph: npt.NDArray[np.int32],
-    starts: npt.NDArray[np.int32],
-    ends: npt.NDArray[np.int32],
-) -> tuple[int, bool]:
-    """Maximal runs of characters that are no singles (`single_glyph` -1, see `shape`), into `starts` and `ends` (n,).
-
-    A mark joins the single character before it to its word. Returns (number of words, whether a single is unknown).
-    """
-    count = 0
-    unknown = False
-    inside = False
-    for i in range(len(codes)):
-        code = codes[i]
-        reference = single_glyph[code] if code < 0x10000 else -1
-        if reference == -1:
-            if not inside:
-                start = i
-                kind = table[code] & CLASS_MASK
-                if (kind in (CM, ZWJ)) and i > 0 and codes[i - 1] != 0x0A and codes[i - 1] != 0x20:
-                    start = i - 1
-                starts[count] = start
-                inside = True
-        else:
-            unknown = unknown or reference == -2
-            if inside:
-                ends[count] = i
-                count += 1
-                inside = False
-    if inside:
-        ends[count] = len(codes)
-        count += 1
-    return count, unknown

@@ -13,7 +13,7 @@ from typing import Any
 import freetype
 import uharfbuzz as hb
 
-from fonts_manifest.coverage import draws, open_freetype
+from fonts_manifest.coverage import draws, gb2312_level_1, open_freetype
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace, sha256_of
 
@@ -49,6 +49,13 @@ def is_ignorable(code: int) -> bool:
     return any(first <= code <= last for first, last in DEFAULT_IGNORABLE)
 
 
+@functools.cache
+def known_codes(scripts: tuple[str, ...]) -> frozenset[int]:
+    """Code points that a face of these scripts draws, as its manifest says (`FontFace.scripts`)."""
+    latin = range(0x20, 0x7F) if "latin" in scripts else ()
+    return frozenset(latin).union(map(ord, gb2312_level_1()) if "han" in scripts else ())
+
+
 @dataclass(slots=True)
 class Face:
     """A face opened once in a process. Not to be shared between threads: FreeType keeps one size and one glyph slot."""
@@ -58,6 +65,8 @@ class Face:
     shaper: hb.Font
     """At its default scale: font units."""
     units_per_em: int
+    mapped: hb.Set
+    """Code points that HarfBuzz finds a glyph for."""
     kerns_blanks: bool
     """Some pair of an ASCII character and a blank is kerned: words may not be shaped apart."""
     _drawn: dict[int, bool] = field(default_factory=dict)
@@ -71,7 +80,8 @@ class Face:
         """Whether the face really draws the character (`fonts_manifest.coverage.draws`), remembered."""
         drawn = self._drawn.get(code)
         if drawn is None:
-            drawn = self._drawn[code] = draws(self.freetype_face, code)
+            known = code in known_codes(self.font.scripts)
+            drawn = self._drawn[code] = known or (code in self.mapped and draws(self.freetype_face, code))
         return drawn
 
 
@@ -90,7 +100,7 @@ def open_face(font: FontFace) -> Face:
         raise BadInput(f"{font.path}: the manifest gives it metrics that leave no line to write on")
     handle = open_freetype(font.path, font.face_index)
     shaper = hb.Font(hb.Face(hb.Blob.from_file_path(font.path), font.face_index))
-    return Face(font, handle, shaper, handle.units_per_EM, _kerns_blanks(shaper))
+    return Face(font, handle, shaper, handle.units_per_EM, shaper.face.unicodes, _kerns_blanks(shaper))
 
 
 def _kerns_blanks(shaper: hb.Font) -> bool:

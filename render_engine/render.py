@@ -17,11 +17,11 @@ from render_engine.degrade import degrade
 from render_engine.effects import draw_plates, draw_under, draw_underlines, underlines
 from render_engine.face import Face, open_face
 from render_engine.grounds import draw_ground
-from render_engine.layout import LayoutScratch, lay_out_block
+from render_engine.layout import LayoutScratch, lay_out_blocks, size_of
 from render_engine.lcd import draw_glyphs_lcd
 from render_engine.overlay import lay_on
 from render_engine.paint import choose_inks, measure_lines, tables
-from render_engine.shape import FontStack
+from render_engine.shape import LANGUAGE_TAGS, FontStack
 from render_engine.shapes import check_shapes, draw_shapes
 from render_engine.spec import (
     Ground,
@@ -81,11 +81,12 @@ class Assets:
 
     def stack(self, face_ids: tuple[str, ...], lang: str) -> FontStack:
         """The faces as one, for one language."""
-        stack = self._stacks.get((face_ids, lang))
+        tag = LANGUAGE_TAGS[lang]
+        stack = self._stacks.get((face_ids, tag))
         if stack is None:
             if len(self._stacks) >= MAX_STACKS:
                 del self._stacks[next(iter(self._stacks))]
-            stack = self._stacks[face_ids, lang] = FontStack(tuple(map(self.face, face_ids)), lang)
+            stack = self._stacks[face_ids, tag] = FontStack(tuple(map(self.face, face_ids)), tag)
         return stack
 
 
@@ -150,15 +151,15 @@ def check(spec: PageSpec) -> None:
 
 def lay_out(spec: PageSpec, assets: Assets) -> LayoutScratch:
     """All blocks of the page as glyphs and lines; valid until the next page is laid out with these assets."""
-    scratch = assets.scratch
-    scratch.glyph_count = scratch.line_count = 0
-    assets.atlas.make_room()
+    scratch, atlas = assets.scratch, assets.atlas
+    atlas.make_room()
     mode = spec.hinting if spec.antialias == "grey" else spec.hinting + LCD
-    for number, block in enumerate(spec.blocks):
-        stack = assets.stack(block.face_ids, block.lang)
-        size_26_6 = round(block.size_px * 64)
-        strikes = np.array([assets.atlas.strike(face, size_26_6, mode) for face in stack.faces], np.int64)
-        lay_out_block(block, number, stack, strikes, size_26_6, spec.hinting == "full", scratch)
+    stacks = [assets.stack(block.face_ids, block.lang) for block in spec.blocks]
+    strikes = [
+        [atlas.strike(face, size_of(block), mode) for face in stack.faces]
+        for block, stack in zip(spec.blocks, stacks, strict=True)
+    ]
+    lay_out_blocks(spec.blocks, stacks, strikes, spec.hinting == "full", scratch)
     return scratch
 
 

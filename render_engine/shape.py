@@ -1,20 +1,27 @@
 """From text to glyphs: HarfBuzz over a stack of faces, every word shaped once.
 
-Blanks, Chinese characters and Chinese punctuation ("single" characters) are shaped one by one and kept in a table; what
-stands between them ("words", Latin and everything else) is shaped whole and kept by its text. Verified against HarfBuzz
+Blanks, Chinese characters and Chinese punctuation ("single" characters) are kept in a table by code point; what stands
+between them ("words", Latin and everything else) is shaped whole and kept by its spelling. Verified against HarfBuzz
 on whole paragraphs: in Noto Sans CJK and WenQuanYi no pair of single characters interacts; dashes do ("——" becomes one
 glyph of two em), so U+2014 is no single. Faces that kern blanks get their blanks shaped inside the words.
+
+What is new in a text goes through HarfBuzz in one buffer, its words held apart by a noncharacter that no face maps:
+60 words take 20 us so, 450 us one by one.
 """
 
 import re
 import unicodedata
+from array import array
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import uharfbuzz as hb
+from numba import njit
 
-from render_engine.breaking import break_properties, find_words
-from render_engine.face import EM, Face, is_ignorable
+from render_engine.breaking import CLASS_MASK, CM, ZWJ, break_properties
+from render_engine.face import EM, Face, is_ignorable, known_codes
 from render_engine.spec import RenderError
 
 SLOT_SHIFT = 16
@@ -22,7 +29,9 @@ SLOT_SHIFT = 16
 
 ANY_FACE = -1
 PLAIN_WORD = re.compile(r"""[("']*[A-Za-z0-9_.,:;'"]*[)"'.,:;!?]*""")
-"""Words that UAX #14 never breaks: reading HarfBuzz's flags costs as much as all the rest of a glyph."""
+"""Words that UAX #14 never breaks: reading HarfBuzz's flags costs more than all the rest of a glyph."""
+APART = "\uffff"
+"""Between the words of one buffer: a noncharacter, shaped as .notdef, of which no rule of a face speaks."""
 
 UNKNOWN = -2
 WORD = -1
@@ -42,102 +51,181 @@ LANGUAGE_TAGS = {"en": "en", "zh": "zh-Hans", "mixed": "zh-Hans"}
 MAX_CACHED_GLYPHS = 1 << 20
 """A stack forgets its words when they hold more glyphs than this (24 MB); real text has a few thousand words a face."""
 
+GlyphRows = npt.NDArray[np.int32]
+"""(glyphs, 6): reference, cluster (character in the word), advance, x and y offset (1 / EM of an em, y up), and 1 where
+the line must not be broken before the glyph (HarfBuzz would shape the parts otherwise)."""
 
-class FontStack(dict[str, int]):
-    """Faces in order of preference for one language, and all that was ever shaped with them: word -> index of the word.
 
-    A missing word is shaped when it is looked up. Raises RenderError("missing_glyph") for a character that no face
-    draws, RenderError("right_to_left") for scripts that run so.
+class FontStack:
+    """Faces in order of preference for one language, and all that was ever shaped with them.
+
+    Raises RenderError("missing_glyph") for a character that no face draws, RenderError("right_to_left") for scripts
+    that run so.
     """
 
-    def __init__(self, faces: tuple[Face, ...], lang: str) -> None:
-        super().__init__()
+    def __init__(self, faces: tuple[Face, ...], language: str) -> None:
         if not 1 <= len(faces) <= 128:
             raise RenderError("bad_spec", f"a block needs 1 to 128 faces, got {len(faces)}")
         self.faces = faces
         self._slot_of = _FirstFace(faces)
         self._buffer = hb.Buffer()
-        self.language = LANGUAGE_TAGS[lang]
-        self.single_glyph = np.full(0x10000, WORD, np.int32)
-        """By code point: glyph reference, or UNKNOWN (look it up first), WORD (shape it in a word), LINE_FEED."""
-        self.single_advance = np.zeros(0x10000, np.int32)
-        """By code point, in 1 / EM of an em."""
+        self.language = language
+        self.singles = np.zeros((0x10000, 2), np.int32)
+        """By code point: glyph reference, or UNKNOWN (look it up first), WORD (shape it in a word), LINE_FEED; and
+        its advance in 1 / EM of an em."""
+        self.singles[:, 0] = WORD
         for first, last in SINGLE_RANGES:
-            self.single_glyph[first : last + 1] = UNKNOWN
+            self.singles[first : last + 1, 0] = UNKNOWN
         if faces[0].kerns_blanks:
-            self.single_glyph[0x20] = WORD
-        self.single_glyph[0x0A] = LINE_FEED
-        self._reset_words()
+            self.singles[0x20, 0] = WORD
+        self.singles[0x0A, 0] = LINE_FEED
+        self._forget_words()
 
-    def _reset_words(self) -> None:
-        self.clear()
-        self.word_first = np.zeros(256, np.int32)
-        self.word_count = np.zeros(256, np.int32)
-        self.word_glyphs = np.zeros((2048, 6), np.int32)
-        """A row a glyph: reference, cluster (character in the word), advance, x and y offset (1 / EM of an em, y up),
-        and 1 where the line must not be broken before it (HarfBuzz would shape the parts otherwise)."""
-        self._stored_words = self._stored_glyphs = 0
-        self._new_rows: list[tuple[int, int, int, int, int, int]] = []
-        self._new_counts: list[int] = []
+    def _forget_words(self) -> None:
+        self.word_first = np.zeros(257, np.int32)
+        """(words + 1,) first row of each word in `word_glyphs`."""
+        self.word_glyphs: GlyphRows = np.zeros((2048, 6), np.int32)
+        self._spelling_first = np.zeros(257, np.int32)
+        self._spellings = np.zeros(2048, np.uint32)
+        self._slots = np.zeros(1024, np.int32)
+        self._words = 0
+
+    def spelling(self, word: int) -> str:
+        """The text of a word by its index."""
+        codes = self._spellings[self._spelling_first[word] : self._spelling_first[word + 1]]
+        return codes.tobytes().decode("utf-32-le")
 
     def words_of(
-        self, text: str, codes: npt.NDArray[np.uint32]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.uint16]]:
-        """(start of each word, index of each word, table of break properties) of a text; shapes what is new in it."""
+        self, text: str, codes: npt.NDArray[np.uint32], ranges: npt.NDArray[np.int32]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """(start, end and index of each word) of a text; shapes what is new in it.
+
+        codes: the text's code points. ranges: (parts, 2 or more) first and last character of the parts that this stack
+        sets.
+        """
         table = break_properties(codes)
-        starts = np.empty(len(codes), np.int32)
-        ends = np.empty(len(codes), np.int32)
-        count, unknown = find_words(codes, table, self.single_glyph, starts, ends)
+        if self.word_first[self._words] > MAX_CACHED_GLYPHS:
+            self._forget_words()
+        found = np.empty((3, len(codes)), np.int32)
+        count, unknown, missing = self._find(codes, ranges, table, found)
         if unknown:
-            for code in np.unique(codes[codes < 0x10000]).tolist():
-                if self.single_glyph[code] == UNKNOWN:
-                    self._shape_single(code)
+            self._shape_singles(np.concatenate([codes[first:last] for first, last in ranges[:, :2].tolist()]))
             # A character that its face spells with several glyphs is a word from now on.
-            count, _ = find_words(codes, table, self.single_glyph, starts, ends)
-        if self._stored_glyphs > MAX_CACHED_GLYPHS:
-            self._reset_words()
-        words = [text[start:end] for start, end in zip(starts[:count].tolist(), ends[:count].tolist(), strict=True)]
-        try:
-            indices = np.array(list(map(self.__getitem__, words)), np.int32)
-        finally:
-            self._store_new()
-        return starts[:count], indices, table
+            count, _, missing = self._find(codes, ranges, table, found)
+        if missing:
+            new = np.flatnonzero(found[2, :count] < 0)
+            spans = zip(found[0, new].tolist(), found[1, new].tolist(), strict=True)
+            self._store(list(dict.fromkeys([text[start:end] for start, end in spans])))
+            self._find(codes, ranges, table, found)
+        return found[0, :count], found[1, :count], found[2, :count]
 
-    def __missing__(self, word: str) -> int:
-        before = len(self._new_rows)
-        for first, last, slot in self._runs(word):
-            self._new_rows += self._shape(word[first:last], first, slot)
-        self._new_counts.append(len(self._new_rows) - before)
-        index = self[word] = len(self)
-        return index
+    def _find(
+        self,
+        codes: npt.NDArray[np.uint32],
+        ranges: npt.NDArray[np.int32],
+        table: npt.NDArray[np.uint16],
+        found: npt.NDArray[np.int32],
+    ) -> tuple[int, bool, bool]:
+        known = (self.singles, self._slots, self._spelling_first, self._spellings)
+        count, unknown, missing = find_words(codes, ranges, table, *known, found)
+        return count, unknown, missing
 
-    def _store_new(self) -> None:
-        """Move what was shaped since the last call into the arrays: one copy a block, not one a word."""
-        words = self._stored_words + len(self._new_counts)
-        # A word that raised half-way left rows and no count: they belong to nobody.
-        new_glyphs = sum(self._new_counts)
-        glyphs = self._stored_glyphs + new_glyphs
-        while words > len(self.word_first):
-            self.word_first = np.concatenate((self.word_first, np.zeros_like(self.word_first)))
-            self.word_count = np.concatenate((self.word_count, np.zeros_like(self.word_count)))
-        while glyphs > len(self.word_glyphs):
-            self.word_glyphs = np.concatenate((self.word_glyphs, np.zeros_like(self.word_glyphs)))
-        if self._new_counts:
-            counts = np.array(self._new_counts, np.int32)
-            self.word_count[self._stored_words : words] = counts
-            self.word_first[self._stored_words : words] = self._stored_glyphs + np.cumsum(counts) - counts
-            if new_glyphs:
-                self.word_glyphs[self._stored_glyphs : glyphs] = self._new_rows[:new_glyphs]
-        self._stored_words, self._stored_glyphs = words, glyphs
-        self._new_rows, self._new_counts = [], []
+    def _store(self, words: Sequence[str]) -> None:
+        """Shape new words and keep them; when one of them cannot be shaped, none is kept."""
+        latin = "latin" in self.faces[0].font.scripts
+        plain = [word for word in words if latin and word.isascii() and word.isprintable()]
+        others = [word for word in words if not (latin and word.isascii() and word.isprintable())]
+        parts = [self._shape_apart(plain, 0, "Latn")] if plain else []
+        parts += [self._shape_runs(word) for word in others]
+        rows = np.concatenate([rows for rows, _ in parts])
+        counts = np.concatenate([counts for _, counts in parts])
+        spelled = np.frombuffer("".join((*plain, *others)).encode("utf-32-le"), np.uint32)
+        lengths = np.array([len(word) for word in (*plain, *others)])
 
-    def _shape_single(self, code: int) -> None:
-        rows = self._shape(chr(code), 0, self._slot_of[chr(code)])
-        if len(rows) == 1 and rows[0][3:5] == (0, 0):
-            self.single_glyph[code] = rows[0][0]
-            self.single_advance[code] = rows[0][2]
-        else:  # a face that spells it with several glyphs
-            self.single_glyph[code] = WORD
+        old, new = self._words, self._words + len(words)
+        glyphs, letters = int(self.word_first[old]), int(self._spelling_first[old])
+        self.word_first = _with_room(self.word_first, new + 1)
+        self._spelling_first = _with_room(self._spelling_first, new + 1)
+        self.word_glyphs = _with_room(self.word_glyphs, glyphs + len(rows))
+        self._spellings = _with_room(self._spellings, letters + len(spelled))
+        self.word_first[old + 1 : new + 1] = glyphs + np.cumsum(counts)
+        self._spelling_first[old + 1 : new + 1] = letters + np.cumsum(lengths)
+        self.word_glyphs[glyphs : glyphs + len(rows)] = rows
+        self._spellings[letters : letters + len(spelled)] = spelled
+        self._words = new
+        if 2 * new > len(self._slots):
+            self._slots = np.zeros(_power_of_2(4 * new), np.int32)
+            old = 0
+        _enter(self._slots, self._spelling_first, self._spellings, old, new)
+
+    def _shape_singles(self, codes: npt.NDArray[np.uint32]) -> None:
+        """Enter the unknown ones of `codes` into the table of single characters."""
+        codes = codes[codes < 0x10000]
+        new = np.unique(codes[self.singles[codes, 0] == UNKNOWN]).tolist()
+        groups: dict[tuple[int, str], list[str]] = {}
+        known = known_codes(self.faces[0].font.scripts)
+        for code in new:
+            slot = 0 if code in known else self._slot_of[chr(code)]
+            groups.setdefault((slot, self._script(code)), []).append(chr(code))
+        for (slot, script), characters in groups.items():
+            rows, counts = self._shape_apart(characters, slot, script)
+            # A character that its face spells with several glyphs, or moves, is a word.
+            at = 0
+            for character, count in zip(characters, counts.tolist(), strict=True):
+                reference, _, advance, x, y, _ = rows[at].tolist() if count else (0, 0, 0, 0, 0, 0)
+                alone = count == 1 and x == y == 0
+                self.singles[ord(character)] = (reference, advance) if alone else (WORD, 0)
+                at += count
+
+    def _script(self, code: int) -> str:
+        """What HarfBuzz's guess comes to for a single character: the text's own script where it has none."""
+        if code < 0x80 or 0xFF21 <= code <= 0xFF3A or 0xFF41 <= code <= 0xFF5A:
+            return "Latn"
+        han = (code >= 0x3400 and code < 0xFF00) or code in (0x3005, 0x3007)
+        return "Hani" if han or self.language != "en" else "Latn"
+
+    def _shape_apart(self, texts: Sequence[str], slot: int, script: str) -> tuple[GlyphRows, npt.NDArray[np.int64]]:
+        """(rows of all texts one behind the other, glyphs of each): one call of HarfBuzz, no text sees another.
+
+        texts: of characters below U+FFFF, none of them a mark.
+        """
+        face, buffer = self.faces[slot], self._buffer
+        buffer.clear_contents()
+        buffer.add_str(APART.join(("", *texts, "")))
+        buffer.script, buffer.direction, buffer.language = script, "ltr", self.language
+        hb.shape(face.shaper, buffer)
+        # 300 glyphs as array("i") take 5 us, as np.array 15; reading them from HarfBuzz's objects takes 100.
+        infos = buffer.glyph_infos
+        glyphs = np.frombuffer(array("i", [info.codepoint for info in infos]), np.int32)
+        clusters = np.frombuffer(array("i", [info.cluster for info in infos]), np.int32)
+        x_offsets, y_offsets, advances, _ = zip(*[one.position for one in buffer.glyph_positions], strict=True)
+        lengths = np.array([len(text) for text in texts])
+        starts = np.cumsum(lengths + 1) - lengths
+        part = np.searchsorted(starts, clusters, side="right") - 1
+        inside = clusters - starts[part]
+        own = np.flatnonzero((part >= 0) & (inside < lengths[part]))
+        rows = np.zeros((len(own), 6), np.int32)
+        rows[:, 0] = slot << SLOT_SHIFT | glyphs[own]
+        rows[:, 1] = inside[own]
+        rows[:, 2] = _in_em(np.frombuffer(array("i", advances), np.int32)[own], face.units_per_em)
+        if any(x_offsets) or any(y_offsets):
+            rows[:, 3] = _in_em(np.array(x_offsets)[own], face.units_per_em)
+            rows[:, 4] = _in_em(np.array(y_offsets)[own], face.units_per_em)
+        counts = np.bincount(part[own], minlength=len(texts))
+        if not glyphs[own].all():
+            bad = texts[part[own[glyphs[own] == 0][0]]]
+            raise RenderError("missing_glyph", f"{face.font.family} shapes {bad!r} with .notdef")
+        for at, text in enumerate(texts):
+            if not text.isalnum() and len(text) > 1 and not PLAIN_WORD.fullmatch(text):
+                first = int(counts[:at].sum())
+                for row in range(first, first + int(counts[at])):
+                    rows[row, 5] = int(infos[own[row]].flags) & 1
+        return rows, counts
+
+    def _shape_runs(self, word: str) -> tuple[GlyphRows, npt.NDArray[np.int64]]:
+        """(rows, (their number,)) of a word of any characters from any faces of the stack."""
+        rows = np.concatenate([self._shape(word[first:last], first, slot) for first, last, slot in self._runs(word)])
+        return rows, np.array([len(rows)])
 
     def _runs(self, word: str) -> list[tuple[int, int, int]]:
         """(first, last, slot): the word cut where the face changes, never inside a base with its marks."""
@@ -163,41 +251,24 @@ class FontStack(dict[str, int]):
             first = last
         return runs
 
-    def _shape(self, text: str, offset: int, slot: int) -> list[tuple[int, int, int, int, int, int]]:
-        """Rows of `word_glyphs`; clusters count from `offset`. HarfBuzz itself takes 1 us of the 8 a word costs."""
-        face = self.faces[slot]
-        buffer = self._buffer
+    def _shape(self, text: str, offset: int, slot: int) -> GlyphRows:
+        """Rows of a text by itself; clusters count from `offset`."""
+        face, buffer = self.faces[slot], self._buffer
         buffer.clear_contents()
         buffer.add_codepoints(list(map(ord, text)))
-        if text.isascii():
-            buffer.script = "Latn"
-        else:
-            buffer.guess_segment_properties()
-            if buffer.script in (None, "Zyyy", "Zinh", "Zzzz"):
-                buffer.script = "Latn" if self.language == "en" else "Hani"
-        buffer.direction = "ltr"
-        buffer.language = self.language
+        buffer.guess_segment_properties()
+        if buffer.script in (None, "Zyyy", "Zinh", "Zzzz"):
+            buffer.script = "Latn" if self.language == "en" or text.isascii() else "Hani"
+        buffer.direction, buffer.language = "ltr", self.language
         hb.shape(face.shaper, buffer)
-        shift = slot << SLOT_SHIFT
-        doubled, half = 2 * face.units_per_em, face.units_per_em
-        unbroken = len(text) == 1 or PLAIN_WORD.fullmatch(text) is not None
         rows = []
         for info, position in zip(buffer.glyph_infos, buffer.glyph_positions, strict=True):
-            glyph = info.codepoint
-            if glyph == 0:
+            if info.codepoint == 0:
                 raise RenderError("missing_glyph", f"{face.font.family} shapes {text!r} with .notdef")
             x_offset, y_offset, x_advance, _ = position.position
-            rows.append(
-                (
-                    shift | glyph,
-                    info.cluster + offset,
-                    (x_advance * 2 * EM + half) // doubled,
-                    (x_offset * 2 * EM + half) // doubled if x_offset else 0,
-                    (y_offset * 2 * EM + half) // doubled if y_offset else 0,
-                    0 if unbroken else int(info.flags) & 1,
-                )
-            )
-        return rows
+            moves = _in_em(np.array((x_advance, x_offset, y_offset)), face.units_per_em).tolist()
+            rows.append((slot << SLOT_SHIFT | info.codepoint, info.cluster + offset, *moves, int(info.flags) & 1))
+        return np.array(rows, np.int32).reshape(-1, 6)
 
 
 class _FirstFace(dict[str, int]):
@@ -222,3 +293,124 @@ class _FirstFace(dict[str, int]):
                 return slot
         listed = " ".join(f"U+{code:04X}" for code in codes)
         raise RenderError("missing_glyph", f"{listed} is drawn by none of {[face.font.family for face in self.faces]}")
+
+
+T = TypeVar("T", bound=np.generic)
+
+
+def _in_em(units: npt.NDArray[np.integer[Any]], units_per_em: int) -> npt.NDArray[np.int64]:
+    """Font units in 1 / EM of an em, rounded half up."""
+    return (units.astype(np.int64) * (2 * EM) + units_per_em) // (2 * units_per_em)
+
+
+def _with_room(array: npt.NDArray[T], rows: int) -> npt.NDArray[T]:
+    """The array, or a longer copy when it has not so many rows."""
+    if rows <= len(array):
+        return array
+    longer = np.zeros((_power_of_2(rows), *array.shape[1:]), array.dtype)
+    longer[: len(array)] = array
+    return longer
+
+
+def _power_of_2(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+@njit(cache=True, nogil=True)
+def _hash(codes: npt.NDArray[np.uint32], first: int, last: int) -> np.int64:
+    """FNV-1a over code points."""
+    value = np.uint64(0xCBF29CE484222325)
+    for i in range(first, last):
+        value = (value ^ np.uint64(codes[i])) * np.uint64(0x100000001B3)
+    return np.int64((value ^ (value >> np.uint64(32))) & np.uint64(0x7FFFFFFF))
+
+
+@njit(cache=True, nogil=True)
+def _enter(
+    slots: npt.NDArray[np.int32],
+    spelling_first: npt.NDArray[np.int32],
+    spellings: npt.NDArray[np.uint32],
+    first: int,
+    last: int,
+) -> None:
+    """Enter the words `first` to `last` into the hash table `slots` (a power of 2 long, 0 empty, else word + 1)."""
+    mask = len(slots) - 1
+    for word in range(first, last):
+        at = _hash(spellings, spelling_first[word], spelling_first[word + 1]) & mask
+        while slots[at] != 0:
+            at = (at + 1) & mask
+        slots[at] = word + 1
+
+
+@njit(cache=True, nogil=True)
+def _find(
+    codes: npt.NDArray[np.uint32],
+    start: int,
+    end: int,
+    slots: npt.NDArray[np.int32],
+    spelling_first: npt.NDArray[np.int32],
+    spellings: npt.NDArray[np.uint32],
+) -> int:
+    """Index of the word that is spelled as `codes[start:end]`, -1 when it is not known."""
+    mask = len(slots) - 1
+    at = _hash(codes, start, end) & mask
+    while slots[at] != 0:
+        word = slots[at] - 1
+        first = spelling_first[word]
+        if spelling_first[word + 1] - first == end - start:
+            same = True
+            for i in range(end - start):
+                if spellings[first + i] != codes[start + i]:
+                    same = False
+                    break
+            if same:
+                return word
+        at = (at + 1) & mask
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def find_words(
+    codes: npt.NDArray[np.uint32],
+    ranges: npt.NDArray[np.int32],
+    table: npt.NDArray[np.uint16],
+    singles: npt.NDArray[np.int32],
+    slots: npt.NDArray[np.int32],
+    spelling_first: npt.NDArray[np.int32],
+    spellings: npt.NDArray[np.uint32],
+    found: npt.NDArray[np.int32],
+) -> tuple[int, bool, bool]:
+    """Maximal runs of characters that are no singles, into `found` (3, n): their starts, ends, and indices or -1.
+
+    ranges: (parts, 2 or more) first and last character of the parts to look at.
+    A mark joins the single character before it to its word. Returns (number of words, whether a single is unknown,
+    whether a word is).
+    """
+    count = 0
+    unknown = missing = inside = False
+    for part in range(len(ranges)):
+        first, last = ranges[part, 0], ranges[part, 1]
+        start = first
+        for i in range(first, last + 1):
+            reference = np.int32(LINE_FEED)
+            if i < last:
+                code = codes[i]
+                reference = singles[code, 0] if code < 0x10000 else np.int32(WORD)
+            if reference == WORD:
+                if not inside:
+                    start = i
+                    kind = table[codes[i]] & CLASS_MASK
+                    if (kind in (CM, ZWJ)) and i > first and codes[i - 1] != 0x0A and codes[i - 1] != 0x20:
+                        start = i - 1
+                    inside = True
+                continue
+            unknown = unknown or reference == UNKNOWN
+            if inside:
+                found[0, count] = start
+                found[1, count] = i
+                word = _find(codes, start, i, slots, spelling_first, spellings)
+                found[2, count] = word
+                missing = missing or word < 0
+                count += 1
+                inside = False
+    return count, unknown, missing

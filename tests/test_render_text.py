@@ -106,18 +106,18 @@ def test_no_line_begins_with_a_closing_mark_or_ends_with_an_opening_one(width):
 def glyphs_of(stack: FontStack, text: str) -> list[tuple[int, int, int, int]]:
     """(glyph, character, advance and x offset in font units) of a text as the layout sees it, in order."""
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    starts, words, _ = stack.words_of(text, codes)
+    starts, _, words = stack.words_of(text, codes, np.array([[0, len(codes)]], np.int32))
     upem = stack.faces[0].units_per_em
     glyphs, inside = [], set()
     for start, word in zip(starts.tolist(), words.tolist(), strict=True):
-        first, count = int(stack.word_first[word]), int(stack.word_count[word])
-        spelled = next(key for key, index in stack.items() if index == word)
+        first, last = stack.word_first[word : word + 2].tolist()
+        spelled = stack.spelling(word)
         inside.update(range(start, start + len(spelled)))
-        for reference, cluster, advance, x, _, _ in stack.word_glyphs[first : first + count].tolist():
+        for reference, cluster, advance, x, _, _ in stack.word_glyphs[first:last].tolist():
             glyphs.append((reference & 0xFFFF, start + cluster, round(advance * upem / EM), round(x * upem / EM)))
     for at, code in enumerate(codes.tolist()):
         if at not in inside:
-            reference, advance = int(stack.single_glyph[code]), int(stack.single_advance[code])
+            reference, advance = stack.singles[code].tolist()
             glyphs.append((reference & 0xFFFF, at, round(advance * upem / EM), 0))
     return sorted(glyphs, key=lambda glyph: glyph[1])
 
@@ -143,7 +143,7 @@ def test_glyphs_and_advances_of_english_equal_harfbuzz_on_the_whole_text(face):
 
 @pytest.mark.parametrize("face", [NOTO, WQY], ids=lambda face: face.family)
 def test_glyphs_and_advances_of_chinese_equal_harfbuzz_on_the_whole_text(face):
-    stack = FontStack((open_face(face),), "zh")
+    stack = FontStack((open_face(face),), "zh-Hans")
     # HarfBuzz is given one script: without the English words, which it would be given apart.
     text = re.sub("[A-Za-z]+", "", CHINESE)
     assert glyphs_of(stack, text) == harfbuzz(stack, text, "Hani")
@@ -177,9 +177,46 @@ def test_pens_stand_where_harfbuzz_puts_them_at_the_size_drawn(face, lang, scrip
     assert np.abs(np.diff(pens_px - expected)).max() <= 1 / 4 + 1 / 32
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    face=st.sampled_from(FACES),
+    words=st.lists(st.text("abfijlTAVy'“”—-.,()/12中文。 ", min_size=1, max_size=8), min_size=1, max_size=30),
+)
+def test_a_word_is_shaped_as_if_it_were_alone_whatever_stands_around_it(face, words):
+    together, fallback = FontStack((open_face(face), open_face(NOTO)), "zh-Hans"), []
+    rows = spelled_rows(together, "\n".join(words))
+    for word in words:
+        fallback.append(spelled_rows(FontStack((open_face(face), open_face(NOTO)), "zh-Hans"), word))
+    for alone in fallback:
+        assert alone.items() <= rows.items()
+
+
+def spelled_rows(stack: FontStack, text: str) -> dict[str, list[list[int]]]:
+    """Word or single character -> its rows of glyphs, as the stack knows them after this text."""
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    starts, ends, words = stack.words_of(text, codes, np.array([[0, len(codes)]], np.int32))
+    rows = {}
+    for start, end, word in zip(starts.tolist(), ends.tolist(), words.tolist(), strict=True):
+        assert stack.spelling(word) == text[start:end]
+        first, last = stack.word_first[word : word + 2].tolist()
+        rows[text[start:end]] = stack.word_glyphs[first:last].tolist()
+    return rows | {chr(code): [stack.singles[code].tolist()] for code in codes.tolist() if stack.singles[code, 0] >= 0}
+
+
+def test_thousands_of_words_are_told_apart():
+    stack = FontStack((open_face(SERIF),), "en")
+    rng = np.random.default_rng(5)
+    words = ["".join(rng.choice(list("abc"), int(rng.integers(1, 9))).tolist()) for _ in range(6000)]
+    first = spelled_rows(stack, " ".join(words[:3000]))
+    both = spelled_rows(stack, " ".join(words))
+    assert len(both) > 2000
+    assert first.items() <= both.items()
+    assert [row[1] for row in both["abc"]] == [0, 1, 2]
+
+
 def test_a_ligature_is_one_glyph_and_two_dashes_are_one_in_noto():
     assert len(glyphs_of(FontStack((open_face(SERIF),), "en"), "fi")) == 1
-    assert [glyph[2] for glyph in glyphs_of(FontStack((open_face(NOTO),), "zh"), "——")] == [2000]
+    assert [glyph[2] for glyph in glyphs_of(FontStack((open_face(NOTO),), "zh-Hans"), "——")] == [2000]
 
 
 def test_a_character_no_face_draws_is_an_error_and_never_a_box():
