@@ -11,7 +11,7 @@ MARGIN_PX = 16
 
 
 def draw_specimen(face: FontFace) -> Image.Image:
-    """The face's name, weight and licence and sample lines at `SIZES_PX`, black on white, as wide as the longest line."""
+    """The name of the face, its licence and sample lines at `SIZES_PX`, black on white, as wide as the longest line."""
     about = f"weight {face.weight}, licence {face.licence}, embedding {embedding(face.fs_type)}"
     lines = [(f"{face.family} {face.style}", 32), (about, 12)]
     for size_px in SIZES_PX:
