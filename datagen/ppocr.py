@@ -2,9 +2,11 @@
 
 import functools
 import importlib.util
+import math
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -12,6 +14,13 @@ from fonts_manifest.errors import BadInput
 
 LINE_HEIGHT_PX = 48
 """Height of the recogniser's input."""
+
+LINE_WIDTH_SCALE = 0.85
+"""Lines are squeezed so much before reading: a sixth less time at equal NED (real crops against the text layer of their
+PDFs: .979 at 1, .981 at .85, .979 at .7; lines of 5 to 20 px over photographs: .886, .881, .857 at .75)."""
+WIDTH_STEP_PX = 16
+"""Lines are stretched to a multiple of this, mostly by 1 or 2 %, so that many share a batch without padding."""
+MAX_LINE_WIDTH_PX = 3200  # 400 steps of 18,710 classes are 30 MB
 
 MODEL_NAME = "PP-OCRv6 small"
 _FILES = {"detector": "PP-OCRv6_det_small.onnx", "recogniser": "PP-OCRv6_rec_small.onnx"}
@@ -39,6 +48,14 @@ def characters() -> tuple[str, ...]:
     model = onnx.load(str(model_path("recogniser")), load_external_data=False)
     (listed,) = [entry.value for entry in model.metadata_props if entry.key == "character"]
     return ("", *listed.splitlines(), " ")
+
+
+def resize_line(line_HW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A line of any size -> (48, W, 3) uint8 for the recogniser, W a multiple of 16."""
+    height, width = line_HW3.shape[:2]
+    steps = math.ceil(LINE_HEIGHT_PX * LINE_WIDTH_SCALE * width / height / WIDTH_STEP_PX)
+    size = (min(max(1, steps) * WIDTH_STEP_PX, MAX_LINE_WIDTH_PX), LINE_HEIGHT_PX)
+    return np.asarray(cv2.resize(line_HW3, size), np.uint8)
 
 
 def decode_ctc(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from datagen import ocr
+from datagen import lines
 from datagen.ocr import cut_line, ned, open_recognizer
 from fonts_manifest.errors import BadInput
 
@@ -98,7 +98,7 @@ def test_detection_finds_the_lines_at_native_resolution(reader):
 
 
 def test_huge_pictures_are_refused_and_wrong_arrays_named(reader, monkeypatch):
-    monkeypatch.setattr(ocr, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(lines, "MAX_PIXELS", 1000)
     with pytest.raises(BadInput, match="40 x 26 px is too large"):
         reader.detect(np.zeros((26, 40, 3), np.uint8))
     with pytest.raises(ValueError, match="float64"):

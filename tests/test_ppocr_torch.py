@@ -146,7 +146,7 @@ def test_texts_equal_those_of_the_reader_on_onnxruntime(recogniser):
     quads = [(0, top, 192, top, 192, top + 28, 0, top + 28) for top in (2, 30, 58)]
     lines = torch.cat([draw_page()[:, :, top : top + 28] for top in (2, 30, 58)])
     with torch.inference_mode():
-        readings = read_logits(recogniser(normalise_lines(lines, width_px=280)))
+        readings = read_logits(recogniser(normalise_lines(lines, width_px=288)))
     for (text, score), other in zip(readings, reader.read_lines(page_HW3, quads), strict=True):
         assert text == other.text
         assert score == pytest.approx(other.score, abs=5e-3)  # cv2 resizes bytes, torch floats
