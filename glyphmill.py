@@ -44,7 +44,11 @@ def recipe_class(kind: str) -> type[Config]:
             from vae.recipes import TrainRecipe
 
             return TrainRecipe
-    raise BadInput(f"kind: {kind!r} is no kind of recipe; it is generate, filter or train")
+        case "tokenbench":
+            from vae.tokenbench import TokenBenchRecipe
+
+            return TokenBenchRecipe
+    raise BadInput(f"kind: {kind!r} is no kind of recipe; it is generate, filter, train or tokenbench")
 
 
 @recipes_app.callback(invoke_without_command=True)
