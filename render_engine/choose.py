@@ -9,7 +9,7 @@ import numpy as np
 
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace
-from render_engine.distribution import Language, PageDistribution, Photo, TextSource, between, pick
+from render_engine.distribution import Language, PageDistribution, Photo, SizeBand, TextSource, between, pick
 from render_engine.spec import RGB, Box, PhotoCrop, Role, TextBlock
 
 ADVANCE_EM = {"en": 0.52, "zh": 1.0, "mixed": 0.78}
@@ -54,6 +54,18 @@ def faces_of_shard(
     n_latin = min(pages.faces_per_shard - n_han, len(latin))
     chosen = {face.face_id for group, count in ((han, n_han), (latin, n_latin)) for face in _some(rng, group, count)}
     return tuple(face for face in faces if face.face_id in chosen)
+
+
+def sizes_of_shard(rng: np.random.Generator, pages: PageDistribution) -> PageDistribution:
+    """The same pages with `pages.sizes_per_band` sizes of each band, equally often."""
+    bands = []
+    for band in pages.bands:
+        first = int(np.ceil(band.low_px / pages.size_step_px))
+        last = int(np.floor(band.high_px / pages.size_step_px))
+        steps = rng.permutation(np.arange(first, last + 1))[: pages.sizes_per_band]
+        sizes = [pages.size_step_px * step for step in sorted(steps.tolist())] or [band.low_px]
+        bands += [SizeBand(low_px=size, high_px=size, weight=band.weight / len(sizes)) for size in sizes]
+    return pages.model_copy(update={"size_bands": tuple(bands), "difficulty": None})
 
 
 def _some(rng: np.random.Generator, faces: Sequence[FontFace], count: int) -> list[FontFace]:

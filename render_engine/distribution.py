@@ -197,6 +197,8 @@ class PageDistribution(Config):
     faces_per_shard: int = Field(default=12, ge=2)
     """Faces drawn for one shard (`faces_of_shard`): every face at every size is a strike to rasterise, and 1,000 pages
     over 64 strikes cost 1 ms a page for it; the next shard has others."""
+    sizes_per_band: int = Field(default=3, ge=1)
+    """Sizes of every band drawn for one shard (`sizes_of_shard`), for the same reason; others in the next."""
     photo_scale: tuple[float, float] = (0.8, 3.0)
     """Least and largest number of photograph pixels to a picture pixel, as far as the photograph is large enough."""
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import Manifest, save_manifest
-from render_engine.choose import faces_of_shard
+from render_engine.choose import faces_of_shard, sizes_of_shard
 from render_engine.cli import app
 from render_engine.distribution import PageDistribution, SizeBand, pick
 from render_engine.render import render
@@ -23,6 +23,20 @@ LATIN = [face for face in FACES if "han" not in face.scripts]
 def specs(count: int, **choices: object) -> list:
     pages = PageDistribution(**choices)
     return [sample_spec(np.random.default_rng([9, at]), pages, FACES, TEXTS, [PHOTO]) for at in range(count)]
+
+
+def test_a_shard_has_few_sizes_of_each_band_and_all_shards_together_have_all() -> None:
+    bands = (SizeBand(low_px=5, high_px=8, weight=1), SizeBand(low_px=12, high_px=20, weight=3))
+    pages = PageDistribution(size_bands=bands, size_step_px=0.5, sizes_per_band=2)
+    shards = [sizes_of_shard(np.random.default_rng(shard), pages) for shard in range(200)]
+    for shard in shards:
+        sizes = [band.low_px for band in shard.bands]
+        assert sizes == sorted(set(sizes))
+        assert [5 <= size <= 8 for size in sizes] == [True, True, False, False]
+        assert [band.weight for band in shard.bands] == [0.5, 0.5, 1.5, 1.5]
+    drawn = {band.low_px for shard in shards for band in shard.bands}
+    assert drawn == {step / 2 for step in (*range(10, 17), *range(24, 41))}
+    assert all(band.high_px == band.low_px for shard in shards for band in shard.bands)
 
 
 def test_the_same_generator_gives_the_same_page_and_another_one_another():
