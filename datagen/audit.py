@@ -1,12 +1,13 @@
 """Which pages of a run are read by OCR, and the rules calibrated on them that judge all the others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
+from datagen.child import Child, ChildDied
 from datagen.commit import committed_shards
 from datagen.execute import Executor, run_tasks
 from datagen.judge import (
@@ -99,7 +100,10 @@ def calibrate_run(
     total = sum(map(len, chunks))
     done = total - sum(len(chunks[number]) for number in todo)
     progress("read", done, total, {})
-    with closing(run_tasks(_read_chunk, plan, todo, executor=executor, workers=workers, address=address)) as results:
+    tasks = run_tasks(
+        _read_chunk, plan, todo, executor=executor, workers=workers, address=address, rescue=_read_chunk_with_care
+    )
+    with closing(tasks) as results:
         for number, _ in results:
             done += len(chunks[number])
             progress("read", done, total, {})
@@ -129,14 +133,34 @@ def _chunk_name(number: int) -> str:
 
 def _read_chunk(plan: GeneratePlan, number: int) -> None:
     """Read the pages of one chunk of the audit rows and publish what was read; pages without a line are left out."""
+    _publish_readings(plan, number, [_read_page(plan, address) for address in _chunks(plan)[number]])
+
+
+def _read_chunk_with_care(plan: GeneratePlan, number: int) -> None:
+    """The same, every page in a process beside this one; pages that kill it are left out as well."""
+    found: list[tuple[LineReading, ...] | None] = []
+    with Child(plan) as child:
+        for address in _chunks(plan)[number]:
+            try:
+                found.append(child.call(_read_page, address))
+            except ChildDied:
+                found.append(None)
+    _publish_readings(plan, number, found)
+
+
+def _read_page(plan: GeneratePlan, address: Address) -> tuple[LineReading, ...] | None:
+    """What was read on the first page of an audit row; None when it has no line."""
     workshop = open_workshop(plan)
-    recognizer = open_recognizer(plan.judge_config.recognizer)
-    found = []
-    for address in _chunks(plan)[number]:
-        page = workshop.draw(plan, address).page
-        if page is not None and page.lines:
-            found.append((address, tuple(read_lines(recognizer, page, workshop.assets))))
-    Folder(plan.out).publish(f"{READINGS}/{_chunk_name(number)}", msgspec.json.encode(found))
+    page = workshop.draw(plan, address).page
+    if page is None or not page.lines:
+        return None
+    return tuple(read_lines(open_recognizer(plan.judge_config.recognizer), page, workshop.assets))
+
+
+def _publish_readings(plan: GeneratePlan, number: int, found: Sequence[tuple[LineReading, ...] | None]) -> None:
+    pairs = zip(_chunks(plan)[number], found, strict=True)
+    encoded = msgspec.json.encode([(address, readings) for address, readings in pairs if readings is not None])
+    Folder(plan.out).publish(f"{READINGS}/{_chunk_name(number)}", encoded)
 
 
 def _load_readings(folder: Folder, chunks: int) -> dict[Address, tuple[LineReading, ...]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import yaml
 
-from datagen.commit import CommitRecord
+from datagen.commit import RunTotals
 
 CARD = "README.md"
 
@@ -13,7 +13,7 @@ CARD = "README.md"
 def dataset_card(
     title: str,
     command: str,
-    records: Iterable[CommitRecord],
+    totals: RunTotals,
     licences: Mapping[str, Iterable[tuple[str, str]]],
     notes: Iterable[str] = (),
 ) -> str:
@@ -22,11 +22,7 @@ def dataset_card(
     title: one sentence. command: what made the data. licences: kind of material -> (name, licence) of each piece.
     notes: sentences that a user of the data must know.
     """
-    records = list(records)
-    kept = sum(record.kept for record in records)
-    reasons: Counter[str] = Counter()
-    for record in records:
-        reasons.update(record.reasons)
+    reasons = Counter(totals.reasons)
     header = {
         "tags": ["text-rendering", "ocr", "glyphmill"],
         "language": ["en", "zh"],
@@ -37,7 +33,7 @@ def dataset_card(
     }
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# {title}\n",
-        f"{kept:,} pictures kept, {sum(reasons.values()):,} rejected with a reason.\n",
+        f"{totals.kept:,} pictures kept, {sum(reasons.values()):,} rejected with a reason.\n",
         f"Made by `{command}`; the resolved recipe is in `recipe.yaml`, the library versions are in `run.json`.\n",
         "```python\nimport datasets\n\npictures = datasets.load_dataset(FOLDER)  # this folder\n```\n",
         *(f"{note}\n" for note in notes),

@@ -8,10 +8,18 @@ A run folder holds
 
 A task may run twice, on two machines at once even: it writes equal bytes under equal names, so nothing is lost or
 doubled. Going on after a crash takes one listing of `_commits/`.
+
+Two different runs that start in one folder at the same moment cannot both get it: each first writes a claim into
+`_claims/` and then lists them, so at least one sees the other and withdraws. That needs no more of a store than that a
+listing shows what was written before it (a disk, S3 and Google's store do).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import collections
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -26,10 +34,16 @@ from fonts_manifest.errors import BadInput
 
 RUN = "run.json"
 COMMITS = "_commits"
+CLAIMS = "_claims"
 KEPT = "data"
 REJECTED = "rejected"
 MANIFEST = "manifest.parquet"
 SUCCESS = "_SUCCESS"
+
+_READERS = 32
+"""Records read at a time: one GET takes some 20 ms in an object store, and a large run has a million of them."""
+_SHARDS_A_BATCH = 2048
+"""Shards whose records are in memory at a time."""
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -88,6 +102,8 @@ class CommitRecord:
     files: tuple[FileRecord, ...]
     seconds: float = 0.0
     """Wall time of its making; not repeated in the manifest, which holds only what is the same in every run."""
+    poisoned: tuple[tuple[int, int], ...] = ()
+    """(row, attempt) that killed the process whenever they were drawn; they stand among the rejected as "crashed"."""
 
     @property
     def kept(self) -> int:
@@ -98,6 +114,15 @@ class CommitRecord:
     def reasons(self) -> dict[str, int]:
         """Why rows were rejected, how often."""
         return {reason: count for file in self.files for reason, count in file.reasons.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTotals:
+    """What all shards of a finished run hold."""
+
+    kept: int
+    reasons: dict[str, int]
+    """Why rows were rejected, how often, most frequent first."""
 
 
 def shard_path(recipe_hash: str, shard: int, keep: bool) -> str:
@@ -114,17 +139,33 @@ def start_run(folder: Folder, identity: RunIdentity) -> frozenset[int]:
     if not folder.exists(RUN):
         if committed_shards(folder) or folder.exists(MANIFEST):
             raise BadInput(
-                f"{folder.place}: holds shards but no {RUN}, so it cannot be gone on with; name another folder"
+                f"{folder.name}: holds shards but no {RUN}, so it cannot be gone on with; name another folder"
             )
-        folder.publish(RUN, msgspec.json.format(msgspec.json.encode(identity), indent=1))
+        _claim(folder, msgspec.json.format(msgspec.json.encode(identity), indent=1))
     before = read_identity(folder)
     differences = _differences(before, identity)
     if differences:
         raise BadInput(
-            f"{folder.place}: cannot go on with the run in it: {'; '.join(differences)}. "
+            f"{folder.name}: cannot go on with the run in it: {'; '.join(differences)}. "
             "Name another folder, or remove this one to start over"
         )
     return committed_shards(folder)
+
+
+def _claim(folder: Folder, identity: bytes) -> None:
+    """Publish `identity` as the folder's, unless another was there first. Raises BadInput when two come at once."""
+    mine = f"{hashlib.sha256(identity).hexdigest()[:16]}.json"
+    folder.publish(f"{CLAIMS}/{mine}", identity)
+    others = [name for name in folder.names(CLAIMS) if name != mine]
+    # Asked again after the claim: whoever is gone from `_claims` by now has left its identity here.
+    if not others and not folder.exists(RUN):
+        folder.publish(RUN, identity)
+    folder.delete(f"{CLAIMS}/{mine}", missing_ok=True)
+    if others and not folder.exists(RUN):
+        raise BadInput(
+            f"{folder.name}: another run is starting in this folder at this moment; name another folder, or, when "
+            f"nothing is running, remove {folder.describe(CLAIMS)}"
+        )
 
 
 def read_identity(folder: Folder) -> RunIdentity:
@@ -163,6 +204,7 @@ def publish_shard(
     rejected: Shard | None = None,
     reasons: Mapping[str, int] | None = None,
     seconds: float = 0.0,
+    poisoned: Iterable[tuple[int, int]] = (),
 ) -> CommitRecord:
     """Publish the files of one shard, then its commit record. A shard of no rows (None) leaves no file.
 
@@ -186,7 +228,7 @@ def publish_shard(
                 reasons={} if keep else dict(sorted((reasons or {}).items())),
             )
         )
-    record = CommitRecord(shard=shard, files=tuple(files), seconds=round(seconds, 3))
+    record = CommitRecord(shard=shard, files=tuple(files), seconds=round(seconds, 3), poisoned=tuple(poisoned))
     folder.publish(f"{COMMITS}/{shard:08d}.json", msgspec.json.encode(record))
     return record
 
@@ -204,22 +246,44 @@ def read_commit(folder: Folder, shard: int) -> CommitRecord:
     return record
 
 
-def finish_run(folder: Folder, shards: int) -> list[CommitRecord]:
-    """Write the manifest, then `_SUCCESS`, unless they are there.
+def finish_run(folder: Folder, shards: int) -> RunTotals:
+    """Write the manifest, then `_SUCCESS`, unless they are there. Memory stays flat but for the manifest itself.
 
     Raises BadInput when one of the `shards` shards is not committed.
     """
-    missing = sorted(set(range(shards)) - committed_shards(folder))
-    if missing:
-        raise BadInput(f"{folder.place}: {len(missing)} of {shards} shards are not finished, the first is {missing[0]}")
-    records = [read_commit(folder, shard) for shard in range(shards)]
-    if folder.exists(SUCCESS):
-        return records
-    sink = pa.BufferOutputStream()
-    pq.write_table(_manifest(records), sink, compression="zstd")
-    folder.publish(MANIFEST, sink.getvalue())
-    folder.publish(SUCCESS, b"")
-    return records
+    if not folder.exists(SUCCESS):
+        there = committed_shards(folder)
+        missing = [shard for shard in range(shards) if shard not in there]
+        if missing:
+            raise BadInput(
+                f"{folder.name}: {len(missing)} of {shards} shards are not finished, the first is {missing[0]}"
+            )
+        sink = pa.BufferOutputStream()
+        writer = pq.ParquetWriter(sink, MANIFEST_SCHEMA, compression="zstd")
+        for records in read_commits(folder, shards):
+            writer.write_table(_manifest(records))
+        writer.close()
+        folder.publish(MANIFEST, sink.getvalue())
+        folder.publish(SUCCESS, b"")
+    return run_totals(folder)
+
+
+def read_commits(folder: Folder, shards: int) -> Iterator[list[CommitRecord]]:
+    """The records of shards 0 to `shards` - 1 in order, some thousand at a time, many read at once."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        numbers = iter(range(shards))
+        while batch := list(islice(numbers, _SHARDS_A_BATCH)):
+            yield list(readers.map(lambda shard: read_commit(folder, shard), batch))
+
+
+def run_totals(run: Folder | Path | str) -> RunTotals:
+    """What a finished run holds, by its manifest alone. Raises BadInput when it is not finished."""
+    manifest = read_manifest(run)
+    kept = pc.sum(pc.if_else(manifest["keep"], manifest["rows"], 0)).as_py()
+    reasons: collections.Counter[str] = collections.Counter()
+    for of_file in manifest["reasons"].to_pylist():
+        reasons.update({entry["reason"]: entry["count"] for entry in of_file})
+    return RunTotals(kept=kept or 0, reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))))
 
 
 def _manifest(records: Iterable[CommitRecord]) -> pa.Table:
@@ -253,7 +317,7 @@ def read_manifest(run: Folder | Path | str) -> pa.Table:
     folder = _folder(run)
     if not is_finished(folder):
         raise BadInput(
-            f"{folder.place}: no finished run ({SUCCESS} is missing); run the command that makes it to its end"
+            f"{folder.name}: no finished run ({SUCCESS} is missing); run the command that makes it to its end"
         )
     try:
         table = pq.read_table(pa.BufferReader(folder.read(MANIFEST)))
@@ -293,9 +357,10 @@ def gc(run: Folder | Path | str) -> list[str]:
     folder = _folder(run)
     named = {file.path for shard in committed_shards(folder) for file in read_commit(folder, shard).files}
     doomed = [f"{sub}/{name}" for sub in (KEPT, REJECTED) for name in folder.names(sub) if f"{sub}/{name}" not in named]
-    doomed += [f"{sub}/{name}" for sub in (KEPT, REJECTED, COMMITS, ".") for name in folder.unfinished(sub)]
+    doomed += [f"{sub}/{name}" for sub in (KEPT, REJECTED, COMMITS, CLAIMS, ".") for name in folder.unfinished(sub)]
+    doomed += [f"{CLAIMS}/{name}" for name in folder.names(CLAIMS)]
     for path in doomed:
-        folder.delete(path)
+        folder.delete(path, missing_ok=True)
     return doomed
 
 

@@ -56,6 +56,7 @@ def run_tasks(
     workers: int | None = None,
     address: str | None = None,
     retries: int = RETRIES,
+    rescue: Callable[[S, T], R] | None = None,
 ) -> Generator[tuple[T, R], None, None]:
     """`(item, function(shared, item))` for every item, in the order in which they get ready.
 
@@ -64,32 +65,46 @@ def run_tasks(
     At most two tasks a worker are in flight, so `items` may be endless and memory stays flat.
 
     An exception of `function` comes out here (BadInput as it was raised) and ends the run. A dead worker's task is
-    started again up to `retries` times, then WorkerLost. Closing the iterator, Ctrl-C included, cancels what is in
-    flight. Raises BadInput when Ray cannot start. Ray that is already running in this process is used and left running.
+    started again up to `retries` times; then `rescue` takes its place, which does the same with more care and gets as
+    many trials; after it, or without it, WorkerLost. In this process (serial) a crash is the end of everything.
+    Closing the iterator, Ctrl-C included, cancels what is in flight. Raises BadInput when Ray cannot start. Ray that
+    is already running in this process is used and left running.
     """
     if executor == "serial":
         return ((item, function(shared, item)) for item in items)
-    return _run_on_ray(function, shared, items, workers, address, retries)
+    return _run_on_ray(function, shared, items, workers, address, retries, rescue)
 
 
 def _run_on_ray(
-    function: Callable[[S, T], R], shared: S, items: Iterable[T], workers: int | None, address: str | None, retries: int
+    function: Callable[[S, T], R],
+    shared: S,
+    items: Iterable[T],
+    workers: int | None,
+    address: str | None,
+    retries: int,
+    rescue: Callable[[S, T], R] | None,
 ) -> Generator[tuple[T, R], None, None]:
     ray, started = _start_ray(workers, address)
-    in_flight: dict[Any, T] = {}
+    in_flight: dict[Any, tuple[T, Callable[[S, T], R]]] = {}
     try:
         task = ray.remote(_call).options(num_cpus=1, max_retries=retries, runtime_env={"env_vars": _WORKER_ENVIRONMENT})
         parallel = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         shared_once = ray.put(shared)
         waiting = iter(items)
         for item in islice(waiting, 2 * parallel):
-            in_flight[task.remote(function, shared_once, item)] = item
+            in_flight[task.remote(function, shared_once, item)] = (item, function)
         while in_flight:
             (ready, *_), _ = ray.wait(list(in_flight), num_returns=1)
-            item = in_flight.pop(ready)
-            result = _fetch(ray, ready, item, retries)
+            item, called = in_flight.pop(ready)
+            try:
+                result = _fetch(ray, ready, item, retries)
+            except WorkerLost:
+                if rescue is None or called is rescue:
+                    raise
+                in_flight[task.remote(rescue, shared_once, item)] = (item, rescue)
+                continue
             for following in islice(waiting, 1):
-                in_flight[task.remote(function, shared_once, following)] = following
+                in_flight[task.remote(function, shared_once, following)] = (following, function)
             yield item, result
     finally:
         for reference in in_flight:

@@ -161,18 +161,15 @@ def filter_corpus(
             done += len(plan.items_in(shard))
             reasons.update(record.reasons)
             progress("filter", done, len(items), reasons)
-    records = finish_run(folder, plan.shards)
+    totals = finish_run(folder, plan.shards)
     if not folder.exists(CARD):
         licences = {"Pictures and documents": [(item.origin.partition("#")[0], item.licence) for item in items]}
-        card = dataset_card("Real pictures and pages, filtered", "glyphmill filter", records, licences)
+        card = dataset_card("Real pictures and pages, filtered", "glyphmill filter", totals, licences)
         folder.publish(CARD, card.encode())
-    total: collections.Counter[str] = collections.Counter()
-    for record in records:
-        total.update(record.reasons)
     return FilterReport(
         seen=len(items),
-        kept=sum(record.kept for record in records),
-        reasons=dict(total.most_common()),
+        kept=totals.kept,
+        reasons=totals.reasons,
         shards=plan.shards,
         shards_before=len(before),
         seconds=time.perf_counter() - started,

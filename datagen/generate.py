@@ -7,24 +7,31 @@ always full. Executors, worker counts, retries and crashes cannot change a byte.
 
 import collections
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from datagen.audit import CalibratedJudge, audit_rows, calibrate_run
 from datagen.card import CARD, dataset_card
-from datagen.commit import CommitRecord, finish_run, publish_shard, start_run
+from datagen.child import Child, ChildDied
+from datagen.commit import CommitRecord, RunTotals, finish_run, publish_shard, start_run
 from datagen.execute import Executor, run_tasks
 from datagen.judge import Calibration
-from datagen.plan import TEXTS, Address, GeneratePlan, GenerateRecipe, Judge, Judgement, describe_run, make_plan
+from datagen.plan import TEXTS, Address, GeneratePlan, GenerateRecipe, Judge, describe_run, make_plan
 from datagen.progress import ProgressReport, silent
-from datagen.rows import open_workshop, to_row
+from datagen.rows import CRASHED, crashed_row, draw_row, sample_page
 from datagen.shards import ShardBuilder
 from datagen.storage import Folder
-from datagen.verdict import Verdict
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import Manifest
+
+NOTE = "_drawing"
+"""The shard that a run without workers is drawing: there after a crash."""
+
+CRASHES = 2
+"""Deaths of a process over one address, alone with it, after which the address is poisoned."""
 
 MAX_ATTEMPTS = 20
 """Draws of one row that may be rejected before the run is ended: a recipe of which 5 % is kept is a mistake."""
@@ -81,21 +88,17 @@ def generate(
     done = sum(plan.rows_in(shard) for shard in before)
     reasons: collections.Counter[str] = collections.Counter()
     progress("draw", done, plan.rows, reasons)
-    todo = (shard for shard in range(plan.shards) if shard not in before)
-    with closing(run_tasks(generate_shard, plan, todo, executor=executor, workers=workers, address=address)) as results:
-        for _, record in results:
+    with closing(_make_shards(plan, before, executor, workers, address)) as records:
+        for record in records:
             done += record.kept
             reasons.update(record.reasons)
             progress("draw", done, plan.rows, reasons)
-    records = finish_run(folder, plan.shards)
+    totals = finish_run(folder, plan.shards)
     if not folder.exists(CARD):
-        folder.publish(CARD, _card(plan, records).encode())
-    total: collections.Counter[str] = collections.Counter()
-    for record in records:
-        total.update(record.reasons)
+        folder.publish(CARD, _card(plan, totals).encode())
     return RunReport(
-        kept=sum(record.kept for record in records),
-        reasons=dict(total.most_common()),
+        kept=totals.kept,
+        reasons=totals.reasons,
         shards=plan.shards,
         shards_before=len(before),
         seconds=time.perf_counter() - started,
@@ -103,42 +106,100 @@ def generate(
     )
 
 
+def _make_shards(
+    plan: GeneratePlan, before: frozenset[int], executor: Executor, workers: int | None, address: str | None
+) -> Generator[CommitRecord, None, None]:
+    """The records of all shards but those made `before`, as they get ready."""
+    todo = (shard for shard in range(plan.shards) if shard not in before)
+    if executor == "serial":
+        folder = Folder(plan.out)
+        noted = int(folder.read(NOTE)) if folder.exists(NOTE) else None
+        for shard in todo:
+            yield generate_shard_with_care(plan, shard) if shard == noted else _generate_shard_here(plan, shard)
+            if shard == noted:
+                folder.delete(NOTE, missing_ok=True)
+        return
+    tasks = run_tasks(
+        generate_shard, plan, todo, executor=executor, workers=workers, address=address, rescue=generate_shard_with_care
+    )
+    with closing(tasks) as results:
+        for _, record in results:
+            yield record
+
+
 def generate_shard(plan: GeneratePlan, shard: int) -> CommitRecord:
     """Make, publish and commit one shard: a pure function of the plan and the number.
 
     Raises BadInput when a row is rejected MAX_ATTEMPTS times, an input has changed, or the disk is full.
     """
+    return _make_shard(plan, shard, lambda address: draw_row(plan, address))
+
+
+def generate_shard_with_care(plan: GeneratePlan, shard: int) -> CommitRecord:
+    """The same, every row drawn in a process beside this one.
+
+    An address that kills it twice is rejected as "crashed", named in the commit record, and its row drawn at the next
+    attempt like any rejected one: the shard is full, and the same whoever makes it.
+    """
+    with Child(plan) as child:
+        return _make_shard(plan, shard, lambda address: _row_or_crash(child, plan, address))
+
+
+def _row_or_crash(child: Child[GeneratePlan], plan: GeneratePlan, address: Address) -> dict[str, Any]:
+    for _ in range(CRASHES):
+        with suppress(ChildDied):
+            return child.call(draw_row, address)
+    spec = None
+    with suppress(ChildDied):
+        spec = child.call(sample_page, address)
+    return crashed_row(plan, address, spec)
+
+
+def _make_shard(plan: GeneratePlan, shard: int, make_row: Callable[[Address], dict[str, Any]]) -> CommitRecord:
     started = time.perf_counter()
-    workshop = open_workshop(plan)
-    licences = {photo.photo_id: photo.licence for photo in plan.photos.photos}
     kept, rejected = ShardBuilder(plan.schema), ShardBuilder(plan.schema)
     reasons: collections.Counter[str] = collections.Counter()
-    for row in range(plan.rows_in(shard)):
+    poisoned = []
+    for number in range(plan.rows_in(shard)):
         of_row: collections.Counter[str] = collections.Counter()
         for attempt in range(MAX_ATTEMPTS):
-            sampled = workshop.draw(plan, Address(shard, row, attempt))
-            if sampled.page is None:
-                judgement = Judgement(verdict=Verdict(keep=False, reason=sampled.reason), judged_by="none")
-            else:
-                judgement = plan.judge(sampled.page, workshop.assets, sampled.address)
-            (kept if judgement.verdict.keep else rejected).add(to_row(plan, sampled, judgement, licences))
-            if judgement.verdict.keep:
+            row = make_row(Address(shard, number, attempt))
+            (kept if row["keep"] else rejected).add(row)
+            if row["keep"]:
                 break
-            of_row[judgement.verdict.reason] += 1
+            of_row[row["reason"]] += 1
+            if row["reason"] == CRASHED:
+                poisoned.append((number, attempt))
         else:
             most = ", ".join(f"{count} {reason}" for reason, count in of_row.most_common(3))
             raise BadInput(
-                f"shard {shard}, row {row}: {MAX_ATTEMPTS} pages in a row were rejected ({most}); "
+                f"shard {shard}, row {number}: {MAX_ATTEMPTS} pages in a row were rejected ({most}); "
                 "ask less of the judge, or let the recipe draw more legible pages"
             )
         reasons.update(of_row)
-    seconds = time.perf_counter() - started
     return publish_shard(
-        Folder(plan.out), plan.recipe_hash, shard, kept.finish(), rejected.finish(), reasons, seconds=seconds
+        Folder(plan.out),
+        plan.recipe_hash,
+        shard,
+        kept.finish(),
+        rejected.finish(),
+        reasons,
+        seconds=time.perf_counter() - started,
+        poisoned=poisoned,
     )
 
 
-def _card(plan: GeneratePlan, records: Sequence[CommitRecord]) -> str:
+def _generate_shard_here(plan: GeneratePlan, shard: int) -> CommitRecord:
+    """For a run in this process: a crash ends it, so the shard is noted, and the next start takes care with it."""
+    folder = Folder(plan.out)
+    folder.publish(NOTE, f"{shard}\n".encode())
+    try:
+        return generate_shard(plan, shard)
+    finally:
+        folder.delete(NOTE, missing_ok=True)
+
+
+def _card(plan: GeneratePlan, totals: RunTotals) -> str:
     licences = {
         "Fonts": [(face.family, face.licence) for face in plan.manifest.faces],
         "Photographs": [(Path(photo.path).name, photo.licence) for photo in plan.photos.photos],
@@ -151,4 +212,4 @@ def _card(plan: GeneratePlan, records: Sequence[CommitRecord]) -> str:
             "that rare characters are seen), without meaning."
         )
     title = "Synthetic text-rich pictures"
-    return dataset_card(title, "glyphmill generate", records, licences, notes)
+    return dataset_card(title, "glyphmill generate", totals, licences, notes)

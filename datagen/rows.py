@@ -16,6 +16,7 @@ from datagen.ocr import count_characters
 from datagen.photos import PhotoStore
 from datagen.plan import Address, GeneratePlan, Judgement
 from datagen.seeds import rng_for, rng_for_shard
+from datagen.verdict import Verdict
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace
 from render_engine.caption import caption
@@ -24,6 +25,9 @@ from render_engine.distribution import PageDistribution
 from render_engine.render import Assets, render
 from render_engine.sample import sample_spec
 from render_engine.spec import PageSpec, RenderedPage, RenderError, photo_ids_of, spec_to_json
+
+CRASHED = "crashed"
+"""Reason of a row that kills the process that draws it, every time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +59,18 @@ class Workshop:
         if self.corpus.digest != plan.texts_digest:
             raise BadInput("texts: the files have changed since the run was planned, or differ on this machine")
         self.assets = Assets(plan.manifest.faces, PhotoStore(plan.photos.photos))
+        self.licences = {photo.photo_id: photo.licence for photo in plan.photos.photos}
         self._shard: tuple[int, tuple[FontFace, ...], PageDistribution] = (-1, (), PageDistribution())
 
-    def draw(self, plan: GeneratePlan, address: Address) -> SampledPage:
+    def sample(self, plan: GeneratePlan, address: Address) -> PageSpec:
+        """What the page of this address will be."""
         rng = rng_for(plan.seed, *address)
         faces, pages = self._choices_of(plan, address.shard)
-        spec = sample_spec(rng, pages, faces, self.corpus, plan.photos.photos)
+        return sample_spec(rng, pages, faces, self.corpus, plan.photos.photos)
+
+    def draw(self, plan: GeneratePlan, address: Address) -> SampledPage:
+        """The page of this address."""
+        spec = self.sample(plan, address)
         try:
             return SampledPage(address=address, spec=spec, page=render(spec, self.assets))
         except RenderError as error:
@@ -76,6 +86,30 @@ class Workshop:
 
 
 _workshops: dict[tuple[str, ...], Workshop] = {}
+
+
+def sample_page(plan: GeneratePlan, address: Address) -> PageSpec:
+    """The page of this address, not drawn: no native library has a hand in it but NumPy."""
+    return open_workshop(plan).sample(plan, address)
+
+
+def draw_row(plan: GeneratePlan, address: Address) -> dict[str, Any]:
+    """The row of this address, drawn, judged and encoded: a pure function of both."""
+    workshop = open_workshop(plan)
+    sampled = workshop.draw(plan, address)
+    if sampled.page is None:
+        judgement = Judgement(verdict=Verdict(keep=False, reason=sampled.reason), judged_by="none")
+    else:
+        judgement = plan.judge(sampled.page, workshop.assets, sampled.address)
+    return to_row(plan, sampled, judgement, workshop.licences)
+
+
+def crashed_row(plan: GeneratePlan, address: Address, spec: PageSpec | None) -> dict[str, Any]:
+    """The row of an address whose drawing kills the process, with its spec unless sampling it does the same."""
+    judgement = Judgement(verdict=Verdict(keep=False, reason=CRASHED), judged_by="none")
+    if spec is not None:
+        return to_row(plan, SampledPage(address=address, spec=spec, page=None, reason=CRASHED), judgement, {})
+    return _address_columns(plan, address) | _verdict_columns(judgement)
 
 
 def open_workshop(plan: GeneratePlan) -> Workshop:
@@ -95,24 +129,14 @@ def to_row(
     photo_ids = photo_ids_of(spec)
     photo_licences = dict.fromkeys(licences[photo_id] for photo_id in photo_ids if photo_id in licences)
     languages = {block.lang for block in spec.blocks}
-    row: dict[str, Any] = {
-        "row_id": f"{plan.recipe_hash[:12]}-{address.shard}-{address.row}-{address.attempt}",
-        "source": "synthetic",
+    row: dict[str, Any] = _address_columns(plan, address) | {
         "width": spec.width_px,
         "height": spec.height_px,
         "lang": languages.pop() if len(languages) == 1 else "mixed",
         "spec": spec_to_json(spec),
-        "recipe_hash": plan.recipe_hash,
-        "seed": plan.seed,
-        "shard": address.shard,
-        "row": address.row,
-        "attempt": address.attempt,
         "photo_id": ",".join(photo_ids) or None,
         "licence": "; ".join(photo_licences) or None,
-        "keep": judgement.verdict.keep,
-        "reason": judgement.verdict.reason,
-        "judged_by": judgement.judged_by,
-        "ned": judgement.ned,
+        **_verdict_columns(judgement),
     }
     if page is None:
         return row
@@ -127,6 +151,27 @@ def to_row(
         "characters": characters,
         "characters_per_mp": characters / (spec.width_px * spec.height_px / 1e6),
         "text_area": text_area(page),
+    }
+
+
+def _address_columns(plan: GeneratePlan, address: Address) -> dict[str, Any]:
+    return {
+        "row_id": f"{plan.recipe_hash[:12]}-{address.shard}-{address.row}-{address.attempt}",
+        "source": "synthetic",
+        "recipe_hash": plan.recipe_hash,
+        "seed": plan.seed,
+        "shard": address.shard,
+        "row": address.row,
+        "attempt": address.attempt,
+    }
+
+
+def _verdict_columns(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "keep": judgement.verdict.keep,
+        "reason": judgement.verdict.reason,
+        "judged_by": judgement.judged_by,
+        "ned": judgement.ned,
     }
 
 

@@ -56,7 +56,7 @@ def verify_run(run: Folder | Path | str, sample: int = 20) -> str:
     strangers = [name for sub in (KEPT, REJECTED) for name in folder.names(sub) if f"{sub}/{name}" not in known]
     kept = sum(file["rows"] for file in manifest if file["keep"])
     return (
-        f"{folder.place}: whole: {len(manifest)} files, {kept:,} rows kept, {len(ids) - kept:,} rejected; "
+        f"{folder.name}: whole: {len(manifest)} files, {kept:,} rows kept, {len(ids) - kept:,} rejected; "
         f"{min(sample, len(with_picture))} pictures decoded, {redrawn} of them drawn again, pixel for pixel equal"
         + (f"; {len(strangers)} files belong to no run, `glyphmill gc` removes them" if strangers else "")
     )
@@ -82,15 +82,15 @@ def _check_addresses(folder: Folder, attempts: dict[bool, dict[tuple[int, int], 
     per_shard: dict[int, int] = collections.Counter(shard for shard, _ in kept)
     for (shard, row), of_row in kept.items():
         if len(of_row) != 1:
-            raise BadInput(f"{folder.place}: row {row} of shard {shard} is kept {len(of_row)} times")
+            raise BadInput(f"{folder.name}: row {row} of shard {shard} is kept {len(of_row)} times")
         if row >= per_shard[shard]:
-            raise BadInput(f"{folder.place}: shard {shard} holds {per_shard[shard]} rows, yet one is numbered {row}")
+            raise BadInput(f"{folder.name}: shard {shard} holds {per_shard[shard]} rows, yet one is numbered {row}")
         if rejected.get((shard, row), set()) != set(range(min(of_row))):
-            raise BadInput(f"{folder.place}: the rejected attempts of row {row} of shard {shard} are not complete")
+            raise BadInput(f"{folder.name}: the rejected attempts of row {row} of shard {shard} are not complete")
     lost = rejected.keys() - kept.keys()
     if lost:
         shard, row = min(lost)
-        raise BadInput(f"{folder.place}: row {row} of shard {shard} was rejected and never kept")
+        raise BadInput(f"{folder.name}: row {row} of shard {shard} was rejected and never kept")
 
 
 def _check_sample(folder: Folder, candidates: list[tuple[str, int]], sample: int) -> int:

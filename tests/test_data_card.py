@@ -6,25 +6,16 @@ import datasets
 import yaml
 
 from datagen.card import CARD, dataset_card
-from datagen.commit import CommitRecord, FileRecord, publish_shard
+from datagen.commit import RunTotals, publish_shard
 from datagen.schema import SCHEMA, with_metadata
 from datagen.shards import build_shard
 from datagen.storage import Folder
 
 
-def a_file(keep: bool, rows: int, reasons: dict[str, int] | None = None) -> FileRecord:
-    return FileRecord(
-        path="x", keep=keep, rows=rows, bytes=1, sha256="", pixels_sha256="", row_groups=(), reasons=reasons or {}
-    )
-
-
 def test_the_card_counts_rows_and_reasons_and_names_every_licence() -> None:
-    records = [
-        CommitRecord(shard=0, files=(a_file(True, 5), a_file(False, 3, {"illegible": 2, "low_contrast": 1}))),
-        CommitRecord(shard=1, files=(a_file(True, 4), a_file(False, 1, {"illegible": 1}))),
-    ]
+    totals = RunTotals(kept=9, reasons={"illegible": 3, "low_contrast": 1})
     licences = {"Photographs": [("a.jpg", "CC0-1.0"), ("b.jpg", "CC-BY-2.0"), ("c.jpg", "CC0-1.0")]}
-    card = dataset_card("Pictures", "glyphmill generate", records, licences, ["Mind the gap."])
+    card = dataset_card("Pictures", "glyphmill generate", totals, licences, ["Mind the gap."])
     assert "9 pictures kept, 4 rejected" in card
     assert "| illegible | 3 |" in card
     assert "- CC0-1.0: a.jpg, c.jpg" in card
@@ -38,8 +29,9 @@ def test_datasets_reads_the_kept_rows_of_the_folder_by_its_card(tmp_path: Path) 
     row = dict.fromkeys(SCHEMA.names)
     kept = build_shard([row | {"row_id": "kept", "keep": True, "reason": ""}], schema)
     rejected = build_shard([row | {"row_id": "rejected", "keep": False, "reason": "illegible"}], schema)
-    record = publish_shard(folder, "0" * 16, 0, kept, rejected, {"illegible": 1})
-    folder.publish(CARD, dataset_card("Pictures", "glyphmill generate", [record], {}).encode())
+    publish_shard(folder, "0" * 16, 0, kept, rejected, {"illegible": 1})
+    totals = RunTotals(kept=1, reasons={"illegible": 1})
+    folder.publish(CARD, dataset_card("Pictures", "glyphmill generate", totals, {}).encode())
     loaded = datasets.load_dataset(str(tmp_path / "run"), cache_dir=str(tmp_path / "cache"), split="train")
     assert loaded["row_id"][:] == ["kept"]
     header = (tmp_path / "run" / CARD).read_text().split("---")[1]

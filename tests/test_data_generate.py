@@ -11,17 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_runs import TEXT, DropSome, data_bytes, make_inputs, make_recipe, run
 from PIL import Image
 from pyarrow import parquet as pq
 
 from datagen import commit
 from datagen.audit import audit_rows
 from datagen.codec import decode_png
-from datagen.corpus import CorpusConfig, TextPlace
 from datagen.generate import generate, generate_shard
 from datagen.judge import JudgeConfig
-from datagen.photos import PhotoPlace, PhotosConfig
-from datagen.plan import Address, GenerateRecipe, Judgement, KeepAll, make_plan
+from datagen.plan import Address, Judgement, KeepAll, make_plan
 from datagen.preview import contact_sheet, preview, write_preview
 from datagen.recipes import recipe_hash, recipe_to_yaml
 from datagen.redraw import redraw
@@ -30,28 +29,9 @@ from datagen.storage import Folder
 from datagen.verdict import Verdict
 from datagen.verify import verify_run
 from fonts_manifest.errors import BadInput
-from fonts_manifest.scan import FontsConfig
 from render_engine.distribution import PageDistribution
 from render_engine.render import Assets
 from render_engine.spec import RenderedLine, RenderedPage
-
-TEXT = """The committee met on Tuesday to consider the proposals that had been sent in during the summer.
-
-Most of them were short; a few ran to forty pages, with tables, drawings and a list of names at the end.
-
-Nobody had read all of them. It was agreed that the chairman would write to every author before Christmas."""
-
-
-@dataclass(frozen=True)
-class DropSome:
-    """Rejects the first attempt of every fourth row, and takes its time when asked to."""
-
-    seconds: float = 0.0
-
-    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
-        time.sleep(self.seconds)
-        dropped = address.row % 4 == 1 and address.attempt == 0
-        return Judgement(verdict=Verdict(keep=not dropped, reason="tired" if dropped else ""), judged_by="none")
 
 
 @dataclass(frozen=True)
@@ -62,46 +42,9 @@ class DropAll:
         return Judgement(verdict=Verdict(keep=False, reason="illegible"), judged_by="none")
 
 
-def make_recipe(folder: Path, **changes: object) -> GenerateRecipe:
-    """30 pages of 96 x 80 px in 5 shards, English in DejaVu Sans over two photographs."""
-    settings = {
-        "kind": "generate",
-        "seed": 5,
-        "rows": 30,
-        "rows_per_shard": 6,
-        "fonts": FontsConfig(places=("package:matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf",), system=False),
-        "photos": PhotosConfig(places=(PhotoPlace(place=str(folder / "photos"), licence="CC0-1.0"),), min_side_px=100),
-        "texts": CorpusConfig(places=(TextPlace(place=str(folder / "texts"), licence="CC0-1.0"),)),
-        "pages": PageDistribution(page_sizes_px=((96, 80),), languages={"en": 1.0}),
-    }
-    return GenerateRecipe.model_validate(settings | changes)
-
-
-def run(folder: Path, out: Path, *, executor: str = "serial", workers: int = 1, judge: object = DropSome()) -> object:
-    """`generate` with the recipe of `folder`."""
-    recipe = make_recipe(folder)
-    return generate(
-        recipe, recipe_hash(recipe), recipe_to_yaml(recipe), str(out), executor=executor, workers=workers, judge=judge
-    )
-
-
-def data_bytes(out: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file that readers look at."""
-    paths = [path for path in sorted(out.rglob("*")) if path.is_file() and "_commits" not in path.parts]
-    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("inputs")
-    (path / "photos").mkdir()
-    (path / "texts").mkdir()
-    (path / "texts" / "a.txt").write_text(TEXT)
-    for seed in range(2):
-        pixels = np.random.default_rng(seed).integers(0, 256, (150, 160, 3), np.uint8)
-        Image.fromarray(pixels).save(path / "photos" / f"{seed}.png")
-    (path / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
-    return path
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +79,7 @@ def test_a_driver_killed_in_the_middle_loses_nothing(
     folder: Path, finished: Path, tmp_path: Path, executor: str
 ) -> None:
     script = (
-        "import sys; from pathlib import Path; from test_data_generate import DropSome, run\n"
+        "import sys; from pathlib import Path; from engine_runs import DropSome, run\n"
         f"run(Path({str(folder)!r}), Path({str(tmp_path)!r}), executor={executor!r}, judge=DropSome(seconds=0.05))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}

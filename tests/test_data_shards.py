@@ -199,7 +199,8 @@ def test_a_run_is_started_interrupted_resumed_and_finished(tmp_path: Path) -> No
     with pytest.raises(BadInput, match="no finished run"):
         commit.read_manifest(folder)
     _publish(folder, 0)
-    assert commit.finish_run(folder, 2) == [commit.read_commit(folder, 0), record]
+    assert commit.read_commit(folder, 1) == record
+    assert commit.finish_run(folder, 2) == commit.RunTotals(kept=6, reasons={"low_ned": 1})
     manifest = commit.read_manifest(tmp_path)
     assert manifest.select(["path", "shard", "keep", "rows"]).to_pylist() == [
         {"path": "data/0123456789ab-00000000.parquet", "shard": 0, "keep": True, "rows": 3},
