@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ import vae.train
 from fonts_manifest.errors import BadInput
 from vae.checkpoint import latest_checkpoint
 from vae.family import GSCConfig
+from vae.logs import read_metrics, read_report
 from vae.losses import LossConfig
 from vae.mixture import Feed, SourceConfig
 from vae.model import GSCAutoencoder
+from vae.objective import Objective
 from vae.optim import MovingAverage, OptimConfig, build_optimizer, learning_rate
 from vae.recipes import TrainRecipe
-from vae.train import read_metrics, read_report, train
+from vae.train import train
 
 HASH = "0123456789abcdef"
 
@@ -243,15 +246,15 @@ def test_the_log_tells_sources_apart(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_step_without_finite_loss_is_left_out(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ordinary = vae.train.reconstruction_terms
+    ordinary = Objective.terms
+    calls = []
 
-    def broken(config: LossConfig, output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        terms = ordinary(config, output, target)
-        broken.calls += 1
-        return {name: term * float("nan") if broken.calls == 3 else term for name, term in terms.items()}
+    def broken(objective: Objective, *arguments: object) -> dict[str, torch.Tensor]:
+        terms = ordinary(objective, *arguments)  # type: ignore[arg-type]
+        calls.append(0)
+        return {name: term * float("nan") if len(calls) == 3 else term for name, term in terms.items()}
 
-    broken.calls = 0
-    monkeypatch.setattr(vae.train, "reconstruction_terms", broken)
+    monkeypatch.setattr(Objective, "terms", broken)
     report = train(recipe(run, steps=6), HASH, tmp_path / "out")
     assert report.skipped_steps == 1
     assert [r["finite"] for r in read_metrics(tmp_path / "out") if r["kind"] == "step"] == [True] * 2 + [False] + [
@@ -263,12 +266,12 @@ def test_a_step_without_finite_loss_is_left_out(run: Path, tmp_path: Path, monke
 def test_training_that_diverges_ends_with_a_sentence(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(config: LossConfig, output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"mse": output.flatten(1).mean(1) * float("inf")}
+    def broken(objective: Objective, step: int, images: torch.Tensor, result: Any, *_: object) -> dict[str, Any]:
+        return {"mse": result.output_B3HW.flatten(1).mean(1) * float("inf")}
 
-    monkeypatch.setattr(vae.train, "reconstruction_terms", broken)
-    with pytest.raises(BadInput, match=r"not finite for 10 steps up to step 9: lower optim\.lr"):
-        train(recipe(run), HASH, tmp_path / "out")
+    monkeypatch.setattr(Objective, "terms", broken)
+    with pytest.raises(BadInput, match=r"not finite, .* for 10 steps up to step 9: lower optim\.lr"):
+        train(recipe(run, checkpoint_every=100), HASH, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,18 @@ def to_uint8(images_B3HW: torch.Tensor) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def crop_corner(seed: int, step: int, slot: int, height: int, width: int, size: int) -> tuple[int, int]:
-    """Top and left of the size x size crop of one picture: a function of its place in training alone.
+Shape = tuple[int, int]
+"""Height and width in pixels."""
+
+
+def crop_corner(seed: int, step: int, slot: int, picture: Shape, crop: Shape) -> tuple[int, int]:
+    """Top and left of the crop of one picture: a function of its place in training alone.
 
     `slot` counts through the global batch, so the world size changes nothing. Raises ValueError when the picture is
     smaller than the crop: pictures are never resized.
     """
-    if height < size or width < size:
-        raise ValueError(f"a picture of {width}x{height} px cannot give a crop of {size} px")
+    spare_down, spare_across = picture[0] - crop[0], picture[1] - crop[1]
+    if spare_down < 0 or spare_across < 0:
+        raise ValueError(f"a picture of {picture[1]}x{picture[0]} px cannot give a crop of {crop[1]}x{crop[0]} px")
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1, step, slot))))
-    return int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+    return int(rng.integers(spare_down + 1)), int(rng.integers(spare_across + 1))

@@ -1,13 +1,14 @@
 """Checkpoints: whole or not there, checked when read, nothing pickled.
 
-checkpoints/00000300/model.safetensors      weights and buffers
+checkpoints/00000300/model.safetensors      weights and buffers of the trainee
                      ema.safetensors        moving average of the weights
                      optimizer.safetensors  "{parameter}/{state}" -> tensor
-                     state.json             integers, the recipe's hash, SHA-256 of the other files
+                     state.json             numbers, the recipe's hash, SHA-256 of the other files
 """
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fonts_manifest.errors import BadInput
+from vae.distributed import fill, whole
 from vae.optim import MovingAverage
 
 STATE = "state.json"
@@ -34,30 +36,50 @@ class Checkpoint:
     step: int
     """Steps finished."""
     recipe_hash: str
-    data: dict[str, object]
-    """What `Feed.state` gave."""
+    data: dict[str, Any]
+    """What the feed's `state` gave."""
+    guard: dict[str, Any]
+    """What `Guard.state` gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """All that changes in training."""
+
+    trainee: nn.Module
+    ema: MovingAverage
+    optimizer: torch.optim.Optimizer
 
 
 def save_checkpoint(
     root: Path,
     step: int,
+    trained: Trained,
+    *,
     recipe_hash: str,
-    data: dict[str, object],
-    model: nn.Module,
-    ema: MovingAverage,
-    optimizer: torch.optim.Optimizer,
+    data: dict[str, Any],
+    guard: dict[str, Any],
     keep_last: int,
-) -> Path:
-    """Write under a temporary name, flush to the disk, rename; then remove all but the last `keep_last`.
+    score: float | None = None,
+    writes: bool = True,
+) -> None:
+    """Write under a temporary name, flush to the disk, rename; then remove all but the last `keep_last` and the best.
 
-    Raises BadInput when the disk is full or cannot be written; what was there stays.
+    score: how good the weights are, larger is better, when that was measured. Sharded weights are put together, so
+    every process must call this; `writes` is true in one of them. What is written is the same for any number of
+    processes. Raises BadInput when the disk is full or cannot be written; what was there stays.
     """
+    tensors = [
+        {name: whole(tensor.detach()).contiguous() for name, tensor in part.items()}
+        for part in (
+            trained.trainee.state_dict(),
+            trained.ema.shadow,
+            _optimizer_tensors(trained.trainee, trained.optimizer),
+        )
+    ]
+    if not writes:
+        return
     target, temporary = root / f"{step:08d}", root / f".{step:08d}.tmp"
-    tensors = (
-        _contiguous(model.state_dict()),
-        _contiguous(ema.shadow),
-        _contiguous(_optimizer_tensors(model, optimizer)),
-    )
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -67,6 +89,8 @@ def save_checkpoint(
             "step": step,
             "recipe_hash": recipe_hash,
             "data": data,
+            "guard": guard,
+            "score": score,
             "sha256": {name: _sha256(temporary / name) for name in FILES},
         }
         (temporary / STATE).write_text(json.dumps(state, indent=1))
@@ -78,9 +102,19 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise BadInput(f"{target}: the checkpoint cannot be written ({error})") from error
-    for old in _folders(root)[:-keep_last]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
+    folders = _folders(root)
+    best = max(folders, key=_score)
+    for old in folders[:-keep_last]:
+        if old != best or _score(best) == -math.inf:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _score(folder: Path) -> float:
+    try:
+        score = json.loads((folder / STATE).read_text())["score"]
+    except (OSError, ValueError, KeyError):
+        score = None  # damaged: certainly not the best
+    return -math.inf if score is None else float(score)
 
 
 def latest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -92,7 +126,11 @@ def latest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
             damaged = [name for name in FILES if _sha256(folder / name) != state["sha256"][name]]
             if not damaged:
                 found = Checkpoint(
-                    folder=folder, step=int(state["step"]), recipe_hash=state["recipe_hash"], data=state["data"]
+                    folder=folder,
+                    step=int(state["step"]),
+                    recipe_hash=state["recipe_hash"],
+                    data=state["data"],
+                    guard=state["guard"],
                 )
                 return found, problems
             problems.append(f"{folder}: {', '.join(damaged)} is not what was written; passed over")
@@ -101,23 +139,31 @@ def latest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, problems
 
 
-def load_checkpoint(
-    checkpoint: Checkpoint, model: nn.Module, ema: MovingAverage, optimizer: torch.optim.Optimizer
-) -> None:
-    """Bring model, moving average and optimizer to where they were. Raises BadInput for another model's checkpoint."""
+@torch.no_grad()
+def load_checkpoint(checkpoint: Checkpoint, trained: Trained) -> None:
+    """Bring weights, their average and the optimizer to where they were, sharded or not.
+
+    Raises BadInput for another model's checkpoint.
+    """
+    ours = trained.trainee.state_dict()
     try:
         weights, average, states = (load_file(checkpoint.folder / name) for name in FILES)
-        model.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise BadInput(f"{checkpoint.folder}: holds no checkpoint of this model ({error})") from error
-    for name, tensor in ema.shadow.items():
-        tensor.copy_(average[name])
-    names = _parameter_names(model)
-    for group in optimizer.param_groups:
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{checkpoint.folder}: cannot be read ({error})") from error
+    shapes = [{name: tuple(tensor.shape) for name, tensor in some.items()} for some in (ours, weights)]
+    if shapes[0] != shapes[1]:
+        other = sorted(dict(shapes[0].items() ^ shapes[1].items()))
+        raise BadInput(f"{checkpoint.folder}: is of another model; {len(other)} tensors differ, such as {other[0]}")
+    for name, tensor in ours.items():
+        fill(tensor, weights[name])
+    for name, tensor in trained.ema.shadow.items():
+        fill(tensor, average[name])
+    names = _parameter_names(trained.trainee)
+    for group in trained.optimizer.param_groups:
         for parameter in group["params"]:
             prefix = names[parameter] + "/"
             # Into the layout of the parameter: a resumed run must add up in the same order.
-            optimizer.state[parameter] = {
+            trained.optimizer.state[parameter] = {
                 key.removeprefix(prefix): _like(parameter, value)
                 for key, value in states.items()
                 if key.startswith(prefix)
@@ -125,7 +171,11 @@ def load_checkpoint(
 
 
 def _like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    tensor = torch.empty_like(parameter)
+    fill(tensor, value)
+    return tensor
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -139,10 +189,6 @@ def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> di
 
 def _parameter_names(model: nn.Module) -> dict[Any, str]:
     return {parameter: name for name, parameter in model.named_parameters()}
-
-
-def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
 def _folders(root: Path) -> list[Path]:

@@ -1,10 +1,13 @@
 """The verbs of training and judging; `python -m vae` and `glyphmill` both bind them."""
 
 import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from vae.tokenbench import BuildReport
@@ -21,7 +24,24 @@ tokenbench_app = typer.Typer(
 app.add_typer(tokenbench_app, name="tokenbench", rich_help_panel="Train and judge")
 
 
-@app.command(rich_help_panel="Train and judge")
+class _RunUnlessPlan(TyperGroup):
+    """`train RECIPE` is `train run RECIPE`; `train plan RECIPE` keeps its name."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `run` before words that name none of the commands."""
+        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named or not args else ["run", *args])
+
+
+train_app = typer.Typer(
+    cls=_RunUnlessPlan,
+    no_args_is_help=True,
+    help="Train a GSC autoencoder: `train RECIPE --out FOLDER`; `train plan RECIPE` shows its stages beforehand.",
+)
+app.add_typer(train_app, name="train", rich_help_panel="Train and judge")
+
+
+@train_app.command("run")
 def train(
     recipe: Recipe,
     overrides: Overrides = None,
@@ -29,18 +49,46 @@ def train(
         "out/vae"
     ),
 ) -> None:
-    """Train a GSC autoencoder on a mixture of finished runs; killed and started again it goes on bit for bit."""
+    """Train on a mixture of finished runs (`run` may be left out); killed and started again it goes on bit for bit.
+
+    Several processes: `torchrun --nproc-per-node 8 -m vae train RECIPE`, or `accelerate launch -m vae train RECIPE`.
+    """
     from datagen.progress import show_progress
-    from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
+    from datagen.recipes import find_recipe, load_recipe, recipe_to_yaml
     from vae import train as trainer
+    from vae.recipes import TrainRecipe, training_hash
+
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), TrainRecipe, overrides or [])
+    is_main = os.environ.get("RANK", "0") == "0"
+    with show_progress(None if is_main else Console(quiet=True)) as progress:
+        report = trainer.train(
+            loaded, training_hash(loaded), out, recipe_yaml=recipe_to_yaml(loaded), progress=progress
+        )
+    if not is_main:
+        return
+    for source, after in report.psnr_end_db.items():
+        typer.echo(f"{source}: held-out PSNR {report.psnr_start_db[source]:.2f} -> {after:.2f} dB")
+    typer.echo(f"data wait: {report.data_seconds / max(report.seconds, 1e-9):.1%} of {report.seconds:.0f} s of steps")
+    typer.echo(str(out / report.ema))
+
+
+@train_app.command("plan")
+def plan(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Draw it too: a file ending in .svg or .png.")] = None,
+) -> None:
+    """Print what changes over the steps of a recipe: crops, batches, sources, learning rate, losses, margins."""
+    from datagen.recipes import find_recipe, load_recipe
+    from vae.plan import draw_plan, plan_table
     from vae.recipes import TrainRecipe
 
     loaded = load_recipe(find_recipe(recipe, [BUNDLED]), TrainRecipe, overrides or [])
-    with show_progress() as progress:
-        report = trainer.train(loaded, recipe_hash(loaded), out, recipe_yaml=recipe_to_yaml(loaded), progress=progress)
-    for source, after in report.psnr_end_db.items():
-        typer.echo(f"{source}: held-out PSNR {report.psnr_start_db[source]:.2f} -> {after:.2f} dB")
-    typer.echo(str(out / report.ema))
+    for line in plan_table(loaded):
+        typer.echo(line)
+    if out is not None:
+        draw_plan(loaded, out)
+        typer.echo(str(out))
 
 
 @app.command(rich_help_panel="Train and judge")

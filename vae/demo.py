@@ -29,7 +29,7 @@ from fonts_manifest.manifest import load_manifest, save_manifest
 from fonts_manifest.scan import scan_fonts
 from vae.evaluate import Codec, Pictures, Row, bare_skip, evaluate, load_model, network, reconstruct
 from vae.mixture import held_out_pictures, open_source
-from vae.recipes import TrainRecipe
+from vae.recipes import TrainRecipe, training_hash
 from vae.report import Comparison, write_demo_report
 from vae.train import train
 
@@ -81,7 +81,7 @@ def run_demo(out: Path, *, executor: Executor = "ray", console: Console | None =
             _filter_real(out, executor, bars, console)
         with clock.stage("4 training: a small GSC VAE on the mixture"):
             recipe = _train_recipe(out)
-            train(recipe, recipe_hash(recipe), out / "vae", recipe_yaml=recipe_to_yaml(recipe), progress=bars)
+            train(recipe, training_hash(recipe), out / "vae", recipe_yaml=recipe_to_yaml(recipe), progress=bars)
         with clock.stage("5 evaluation: held-out pictures, beside the untrained linear skip"):
             rows, comparisons = _evaluate(out, recipe, bars)
         with clock.stage("6 report"):

@@ -8,25 +8,37 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from fonts_manifest.config import Config
+from vae.schedule import Schedule
 
 
 class LossConfig(Config):
-    """Weights of the terms; a term of weight 0 is not computed."""
+    """Weights of the terms, each a number or knots `[[step, value], ...]`; a term of weight 0 is not computed.
 
-    l1: float = Field(default=1.0, ge=0)
+    L = l1 L1 + lpips LPIPS + align (L_mcos + L_mdms) in the report; no KL, no GAN. The others are this project's.
+    """
+
+    l1: Schedule = ((0, 1.0),)
     """Mean absolute error, the paper's reconstruction term."""
-    mse: float = Field(default=0.0, ge=0)
+    mse: Schedule = ((0, 0.0),)
     """Mean squared error: near the linear skip its gradient grows with the error, and short runs gain most by it."""
-    gradient: float = Field(default=0.0, ge=0)
+    gradient: Schedule = ((0, 0.0),)
     """Error of the picture's gradients at three scales."""
-
-
-def reconstruction_terms(
-    config: LossConfig, output_B3HW: torch.Tensor, target_B3HW: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Each active term, weighted, (B,); their sum is the loss of each picture."""
-    terms = {"l1": (config.l1, l1), "mse": (config.mse, mse), "gradient": (config.gradient, gradient_l1)}
-    return {name: weight * term(output_B3HW, target_B3HW) for name, (weight, term) in terms.items() if weight}
+    lpips: Schedule = ((0, 0.0),)
+    """Perceptual distance on VGG16 (1 in the report's terms)."""
+    vgg_weights: str | None = None
+    """torchvision's file of VGG16; without it torch's cache of downloads is searched."""
+    align: Schedule = ((0, 0.0),)
+    """Semantic alignment of the latents with DINOv2, L_mcos + L_mdms."""
+    margin_cos: Schedule = ((0, 0.0),)
+    """m_cos: by how much a cosine may fall short of 1. Strict is 0, VA-VAE trains with 0.5."""
+    margin_dist: Schedule = ((0, 0.0),)
+    """m_dist: by how much two similarities may differ. Strict is 0, VA-VAE trains with 0.25."""
+    align_model: str = "facebook/dinov2-large"
+    """A name in the cache of `transformers`, or a folder."""
+    align_layer: int = Field(default=12, ge=1)
+    """The block whose output is aligned with: a middle one; the report does not say which."""
+    align_adaptive: bool = False
+    """Scale the alignment so that its gradient at the encoder's end is as long as the reconstruction's (VA-VAE)."""
 
 
 def l1(output_B3HW: torch.Tensor, target_B3HW: torch.Tensor) -> torch.Tensor:

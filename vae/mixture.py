@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from pydantic import Field
 from datagen.decode import ImageProblem
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
-from vae.batch import Batch, crop_corner, to_unit_range
+from vae.batch import Batch, Shape, crop_corner, to_unit_range
 
 WINDOW_GROUPS = 4
 """Row groups whose rows are shuffled together: 4 of 8 to 16 MiB are held in memory, each is read once an epoch."""
@@ -106,7 +106,11 @@ class Mixture:
 
     def share(self, source: int, step: int) -> float:
         """The proportion of a source in the batch of a step, 0 to 1, as scheduled."""
-        return float(self._integral(step + 1)[source] - self._integral(step)[source])
+        return float(self._step_shares(step)[source])
+
+    def shares(self, step: int) -> tuple[Fraction, ...]:
+        """The proportion of every source in the batch of a step, 0 to 1, as scheduled."""
+        return self._step_shares(step)
 
     def quotas(self, step: int) -> tuple[int, ...]:
         """Pictures of each source in the batch of `step`; they sum to the batch."""
@@ -225,42 +229,77 @@ def hold_out_key(source: str, row_id: str, origin: str | None) -> float:
 
 
 def open_source(config: SourceConfig, min_side_px: int, hold_out: float) -> Source:
-    """Read the small columns of a finished run (no picture) and choose its rows.
+    """`open_shapes` for squares of one size."""
+    return open_shapes(config, [(min_side_px, min_side_px)], hold_out)[0]
 
-    hold_out: share of rows that are never trained on, 0 to 1; when it is above 0 at least one key is held out.
+
+def open_shapes(config: SourceConfig, shapes: Sequence[Shape], hold_out: float) -> list[Source]:
+    """Read the small columns of a finished run (no picture) and choose the rows from which each shape can be cropped.
+
+    hold_out: share of rows that are never trained on, 0 to 1; when it is above 0 at least one of the rows of the first
+    shape is held out, and what is held out there is held out from every shape.
     Raises BadInput when there is no finished run, a shard is damaged, or nothing is left to train on.
     """
     columns = ["row_id", "source", "origin", "width", "height", "characters", "characters_per_mp"]
-    found: list[tuple[Path, int, npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
-    digest = hashlib.sha256()
-    too_small = other_density = 0
+    groups: list[_Group] = []
     for path in _kept_files(Path(config.run)):
         for number, table in enumerate(_read_groups(path, columns)):
-            large = np.minimum(_numbers(table, "width"), _numbers(table, "height")) >= min_side_px
-            wanted = np.ones(len(table), bool) if config.density is None else _of_density(table, config.density)
-            too_small += int((~large).sum())
-            other_density += int((large & ~wanted).sum())
-            rows = np.flatnonzero(large & wanted)
             ids, kinds, origins = (table[name].to_pylist() for name in ("row_id", "source", "origin"))
-            for row in rows:
-                digest.update(ids[row].encode() + b"\n")
-            keys = np.array([hold_out_key(kinds[row], ids[row], origins[row]) for row in rows], np.float64)
-            found.append((path, number, rows, keys))
-    all_keys = np.concatenate([keys for *_, keys in found]) if found else np.empty(0)
+            keys = np.array([hold_out_key(*row) for row in zip(kinds, ids, origins, strict=True)], np.float64)
+            wanted = np.ones(len(table), bool) if config.density is None else _of_density(table, config.density)
+            size_N2 = np.stack([_numbers(table, "height"), _numbers(table, "width")], axis=1)
+            groups.append(_Group(RowGroupRows(path, number, np.arange(len(table))), ids, keys, wanted, size_N2))
+    first = np.concatenate([g.keys[g.fitting(shapes[0]) & g.wanted] for g in groups]) if groups else np.empty(0)
     # In a small folder the share may fall on nobody: then the smallest key is held out.
-    limit = max(hold_out, np.nextafter(all_keys.min(), 1)) if hold_out and len(all_keys) else 0.0
+    limit = max(hold_out, np.nextafter(first.min(), 1)) if hold_out and len(first) else 0.0
+    return [_fitting_rows(config, groups, shape, limit) for shape in shapes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What is known of the rows of a row group before any picture is read."""
+
+    place: RowGroupRows
+    ids: list[str]
+    keys: npt.NDArray[np.float64]
+    wanted: npt.NDArray[np.bool_]
+    size_N2: npt.NDArray[np.float64]
+
+    def fitting(self, shape: Shape) -> npt.NDArray[np.bool_]:
+        return np.all(self.size_N2 >= shape, axis=1)
+
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> tuple[RowGroupRows, ...]:
+        found = np.flatnonzero(chosen)
+        return (RowGroupRows(self.place.path, self.place.group, found),) if len(found) else ()
+
+
+def _fitting_rows(config: SourceConfig, groups: Sequence[_Group], shape: Shape, limit: float) -> Source:
+    digest = hashlib.sha256()
+    train: list[RowGroupRows] = []
+    held_out: list[RowGroupRows] = []
+    too_small = other_density = 0
+    for group in groups:
+        large = group.fitting(shape)
+        chosen = large & group.wanted
+        too_small += int((~large).sum())
+        other_density += int((large & ~group.wanted).sum())
+        for row in np.flatnonzero(chosen):
+            digest.update(group.ids[row].encode() + b"\n")
+        train += group.rows(chosen & (group.keys >= limit))
+        held_out += group.rows(chosen & (group.keys < limit))
     source = Source(
         name=config.name,
-        train=tuple(RowGroupRows(p, g, rows[keys >= limit]) for p, g, rows, keys in found if (keys >= limit).any()),
-        held_out=tuple(RowGroupRows(p, g, rows[keys < limit]) for p, g, rows, keys in found if (keys < limit).any()),
+        train=tuple(train),
+        held_out=tuple(held_out),
         too_small=too_small,
         other_density=other_density,
         digest=digest.hexdigest(),
     )
     if not source.train_rows:
+        size = f"{shape[0]} px" if shape[0] == shape[1] else f"{shape[1]}x{shape[0]} px"
         raise BadInput(
             f"source {config.name}: {config.run} has no rows to train on ({too_small} pictures are smaller than "
-            f"{min_side_px} px, {other_density} have another text density, {source.held_out_rows} are held out)"
+            f"{size}, {other_density} have another text density, {source.held_out_rows} are held out)"
         )
     return source
 
@@ -385,23 +424,47 @@ def decode_picture(data: bytes) -> npt.NDArray[np.uint8]:
     return decode_png(data)
 
 
+class Quotas(Protocol):
+    """How many pictures of each source every step takes; `Mixture` for one size of batch."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the sources."""
+
+    def quotas(self, step: int) -> tuple[int, ...]:
+        """Pictures of each source in the batch of `step`."""
+
+    def counts_before(self, step: int) -> tuple[int, ...]:
+        """Pictures of each source in all batches before `step`."""
+
+
 class Feed:
     """The batches of a run: `batch(step)` is a function of (seed, step) and of the data.
 
+    crop_px: side of the crops, or their height and width. readers: for sources that are read elsewhere already.
     Ranks of a job take every `world`-th slot of the same global batch. Raises BadInput when `world` does not divide it.
     """
 
     def __init__(
-        self, mixture: Mixture, sources: Sequence[Source], *, seed: int, crop_px: int, rank: int = 0, world: int = 1
+        self,
+        mixture: Quotas,
+        sources: Sequence[Source],
+        *,
+        seed: int,
+        crop_px: int | Shape,
+        rank: int = 0,
+        world: int = 1,
+        readers: Sequence[SourceReader] | None = None,
     ) -> None:
-        if mixture.batch % world:
-            raise BadInput(f"a batch of {mixture.batch} cannot be split among {world} processes")
+        batch = sum(mixture.quotas(0))
+        if batch % world:
+            raise BadInput(f"a batch of {batch} cannot be split among {world} processes")
         self.mixture = mixture
         self.seed = seed
-        self.crop_px = crop_px
+        self.crop: Shape = (crop_px, crop_px) if isinstance(crop_px, int) else crop_px
         self.rank = rank
         self.world = world
-        self.readers = [SourceReader(source.train, seed, index) for index, source in enumerate(sources)]
+        self.readers = readers or [SourceReader(source.train, seed, i) for i, source in enumerate(sources)]
         self.digests = [source.digest for source in sources]
 
     def slots(self, step: int) -> list[tuple[int, int]]:
@@ -415,8 +478,8 @@ class Feed:
         crops, sources, row_ids = [], [], []
         for slot, (source, ordinal) in list(enumerate(self.slots(step)))[self.rank :: self.world]:
             row_id, image_HW3 = self.readers[source].fetch(ordinal)
-            top, left = crop_corner(self.seed, step, slot, image_HW3.shape[0], image_HW3.shape[1], self.crop_px)
-            crops.append(image_HW3[top : top + self.crop_px, left : left + self.crop_px])
+            top, left = crop_corner(self.seed, step, slot, image_HW3.shape[:2], self.crop)
+            crops.append(image_HW3[top : top + self.crop[0], left : left + self.crop[1]])
             sources.append(source)
             row_ids.append(row_id)
         return Batch(

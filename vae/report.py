@@ -17,7 +17,7 @@ from datagen.judge import Agreement, load_calibration
 from datagen.page import facts, figure, grid, paragraph, table, write_page
 from datagen.report import run_sections
 from vae.evaluate import Figure, Row
-from vae.train import TrainReport, read_metrics, read_report
+from vae.logs import TrainReport, read_metrics, read_report
 
 _SMOOTH = 20
 """Steps of the moving mean in the curve of the loss."""
