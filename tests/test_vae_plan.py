@@ -46,7 +46,8 @@ def test_a_drawing_is_the_same_for_the_same_recipe(tmp_path: Path) -> None:
     for name in ("a.svg", "b.svg", "a.png"):
         draw_plan(RECIPE, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-    assert Image.open(tmp_path / "a.png").size == (1080, 1200)
+    with Image.open(tmp_path / "a.png") as drawing:
+        assert drawing.size == (1080, 1200)
     with pytest.raises(BadInput, match=r"a\.pdf: a plan is drawn as \.svg or \.png"):
         draw_plan(RECIPE, tmp_path / "a.pdf")
 

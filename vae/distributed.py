@@ -103,12 +103,13 @@ def parallel(module: nn.Module, ranks: Ranks, strategy: Strategy, units: type[nn
         mesh = init_device_mesh(ranks.device.type, (ranks.world,))
         for part in [part for part in module.modules() if isinstance(part, units)]:
             fully_shard(part, mesh=mesh)
-        fully_shard(module, mesh=mesh)
+        # Also of the root, so that its parameters are shards whenever nothing runs.
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
         return module
     if ranks.world == 1:
         return module
     ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
+    return DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
 
 
 def without_exchange(module: nn.Module, wanted: bool) -> AbstractContextManager[None]:

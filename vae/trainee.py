@@ -46,7 +46,8 @@ class Trainee(nn.Module):
             latents_BChw = self.autoencoder.encode(images_B3HW).latent_dist.mode()
         output_B3HW = self.autoencoder.decode(latents_BChw).sample
         projected_BDhw = None if self.projection is None else self.projection(latents_BChw)
-        return Reconstruction(output_B3HW, latents_BChw, projected_BDhw)
+        # A copy, for the mode is a view, and FSDP2 warns of views that leave a module.
+        return Reconstruction(output_B3HW, latents_BChw.clone(), projected_BDhw)
 
     @property
     def last_encoder_weight(self) -> torch.Tensor:
