@@ -1,4 +1,4 @@
-"""Where a line may break: UAX #14 (Unicode 16), in one compiled pass.
+"""Where a line may break: UAX #14 (Unicode 16), in one compiled pass; where English words may be divided.
 
 The classes are Unicode's own, read once per character from `uniseg`; its rule engine takes 62 us a character (this
 one 11 ns) and serves as the oracle of the tests. Chinese line-start and line-end rules (kinsoku) follow from the
@@ -7,10 +7,12 @@ dots (IN) stay together, and the quotation marks of Chinese text open and close 
 """
 
 import functools
+import re
 import unicodedata
 
 import numpy as np
 import numpy.typing as npt
+import pyphen
 from numba import njit
 from uniseg.emoji import extended_pictographic
 from uniseg.linebreak import line_break
@@ -72,6 +74,30 @@ def _property(code: int) -> int:
     if category == "Cn" and extended_pictographic(character):
         bits |= UNASSIGNED_PICTOGRAPH
     return bits | {0x25CC: DOTTED_CIRCLE, 0x2010: HYPHEN}.get(code, 0)
+
+
+DIVISIBLE = re.compile(r"(?<![\w./@:'’-])[A-Za-z][a-z]{5,}(?![\w/@'’-]|[.:]\w)")
+"""Words that may be divided: six letters and more, no part of a compound, an abbreviation or an address."""
+
+
+def find_hyphens(text: str) -> npt.NDArray[np.uint8]:
+    """(len(text),) uint8: 1 where an English word may be divided before that character (TeX's patterns, as pyphen has
+    them), two letters left before it and three behind it at least."""
+    points = np.zeros(len(text), np.uint8)
+    for word in DIVISIBLE.finditer(text):
+        for inside in _points_of(word.group().lower()):
+            points[word.start() + inside] = 1
+    return points
+
+
+@functools.lru_cache(1 << 16)
+def _points_of(word: str) -> tuple[int, ...]:
+    return tuple(_patterns().positions(word))
+
+
+@functools.cache
+def _patterns() -> pyphen.Pyphen:
+    return pyphen.Pyphen(lang="en_US", left=2, right=3)
 
 
 def break_opportunities(text: str) -> npt.NDArray[np.uint8]:

@@ -1,43 +1,41 @@
-"""Paragraphs into lines inside a box: greedy line filling over UAX #14 opportunities, alignment, justification.
-
-Widths are exact integers: 1 / 2**26 px (font advances in 1 / 2**20 em times the size in 1 / 64 px). Baselines stand on
-whole pixels, as all desktop text does.
-"""
+"""Blocks of text into the lines that fit their boxes: what Python has to say before `typeset` runs over a page."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from render_engine.breaking import break_properties, find_breaks
+from render_engine.breaking import break_properties, find_breaks, find_hyphens
 from render_engine.face import EM_BITS
 from render_engine.shape import FontStack
 from render_engine.spec import RenderError, TextBlock
+from render_engine.typeset import (
+    CENTER,
+    END,
+    JUSTIFY,
+    MAX_LINES,
+    START,
+    WHOLE_PIXELS,
+    fill_lines,
+    measure,
+    squeeze_and_space,
+)
 
 PX = 1 << (EM_BITS + 6)
 """One pixel in layout units."""
-ALIGNMENTS = {"start": 0, "center": 1, "end": 2, "justify": 3}
+ALIGNMENTS = {"start": START, "center": CENTER, "end": END, "justify": JUSTIFY}
 MAX_JUSTIFIED_GAP_EM = 1.0
 """A line whose gaps would grow by more is left as it is: rivers look worse than a ragged edge."""
+HYPHEN_ZONE_EM = 1.5
+"""A word is divided only where the line would lack more than this without it."""
+NO_HYPHENS = np.empty(0, np.uint8)
 
-# Flags of break_properties; repeated because a compiled function freezes what it takes from another file.
-_EAST_ASIAN = 0x40
-
-# Flags of `LayoutScratch.characters`
-CLUSTER = 1  # a cluster begins here
-OPPORTUNITY = 2  # and the line may be broken before it
-BLANK = 4
-SPACE = 8  # U+0020
-FEED = 16  # a line feed
-WIDE = 32  # as wide as high, or half of it: Chinese, Japanese, Korean
-GLYPHS_SHIFT = 8
-ONE_GLYPH = 1 << GLYPHS_SHIFT
-
-# Rows of `LayoutScratch.lines`
-START, END, X0, X1, BASELINE, FIRST_GLYPH, LAST_GLYPH, BLOCK = range(8)
+StackOf = Callable[[tuple[str, ...], str, bool], FontStack]
+"""Faces by their ids, language, and whether words are divided -> the stack."""
+StrikesOf = Callable[[FontStack, int], list[int]]
+"""Number of the strike of every face of a stack at a size in 1/64 px."""
 
 
 @dataclass(slots=True)
@@ -48,14 +46,14 @@ class LayoutScratch:
     """(glyphs,) atlas key of each glyph: `strike << 18 | glyph << 2 | phase`."""
     pens: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty((4096, 3), np.int32))
     """(glyphs, 3) whole pixels x and y of the pen, number of the line."""
-    lines: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty((256, 8), np.int32))
-    """(lines, 8) first and last character of the block's text, x0 and x1 of the pen in 1/64 px, baseline in px, first
-    and last glyph, number of the block."""
+    lines: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty((256, 9), np.int32))
+    """(lines, 9) first and last character of the block's text, x0 and x1 of the pen in 1/64 px, baseline in px, first
+    and last glyph, number of the block, 1 when a hyphen was added."""
     measured: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty((4096, 3), np.int64))
-    """(glyphs, 3) what `_measure` found, in no order: key without phase, x from the pen of its character, and y up in
-    px twice, odd when it stands on whole pixels."""
-    characters: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty((4096, 3), np.int64))
-    """(characters, 3) of all blocks: advance, first glyph in `measured`, glyphs << 8 | flags."""
+    """(glyphs, 3) in no order: key without phase, x from the pen of its character, and y up in px twice, odd when it
+    stands on whole pixels."""
+    characters: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty((4096, 5), np.int64))
+    """(characters, 5) of all blocks; see `typeset`."""
     glyph_count: int = 0
     line_count: int = 0
 
@@ -66,9 +64,9 @@ class LayoutScratch:
             self.pens = np.empty((2 * glyphs, 3), np.int32)
             self.measured = np.empty((2 * glyphs, 3), np.int64)
         if characters > len(self.characters):
-            self.characters = np.empty((2 * characters, 3), np.int64)
+            self.characters = np.empty((2 * characters, 5), np.int64)
         if lines > len(self.lines):
-            self.lines = np.empty((2 * lines, 8), np.int32)
+            self.lines = np.empty((2 * lines, 9), np.int32)
 
 
 def line_box(ascender: float, descender: float) -> tuple[float, float]:
@@ -81,337 +79,140 @@ def line_box(ascender: float, descender: float) -> tuple[float, float]:
     return ascender * shrink, -descender * shrink
 
 
+@dataclass(slots=True)
+class _Parts:
+    """All that one stack sets on a page."""
+
+    stack: FontStack
+    ranges: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
+    """See `typeset.measure`."""
+    strikes: list[list[int]] = field(default_factory=list)
+
+
 def lay_out_blocks(
-    blocks: Sequence[TextBlock],
-    stacks: Sequence[FontStack],
-    strikes: Sequence[Sequence[int]],
-    whole_pixels: bool,
-    scratch: LayoutScratch,
+    blocks: Sequence[TextBlock], stack_of: StackOf, strikes_of: StrikesOf, whole_pixels: bool, scratch: LayoutScratch
 ) -> None:
     """The lines of all blocks that fit their boxes, into `scratch`.
 
-    stacks, strikes: of every block its faces, and the number of the strike of each of them. whole_pixels: advances and
-    pens on whole pixels (full hinting). Raises RenderError for characters that cannot be drawn.
+    whole_pixels: advances and pens on whole pixels (full hinting). Raises RenderError for characters that cannot be
+    drawn.
     """
     scratch.glyph_count = scratch.line_count = 0
-    settings, heights, texts = [], [], []
-    parts: dict[int, list[tuple[int, int, int, int, int]]] = {}  # by stack: first, last character, size, spacing, block
+    settings: list[tuple[int, ...]] = []
+    heights, texts = [], []
+    parts: dict[int, _Parts] = {}
     n = 0
     for number, block in enumerate(blocks):
-        size_26_6 = size_of(block)
-        x0, y0, x1, y1 = block.box_px
-        face = stacks[number].faces[0].font
-        above, below = line_box(face.ascender, face.descender)
-        pitch = block.line_pitch_em * block.size_px
-        # Half of what the pitch leaves stands above the first line, as in CSS.
-        first_baseline = y0 + max(0.0, (pitch - (above + below) * block.size_px) / 2) + above * block.size_px
-        room = y1 - below * block.size_px - first_baseline
-        length = len(block.text)
-        max_lines = min(math.floor(room / pitch + 1e-6) + 1, length) if room >= 0 else 0
+        stack = stack_of(block.face_ids, block.lang, block.hyphenate)
+        first_baseline, pitch, max_lines = _baselines(block, stack)
         if max_lines <= 0:
             continue
+        size_26_6 = round(block.size_px * 64)
         em = size_26_6 << EM_BITS
         spacing = round(block.letter_spacing_em * em)
+        hyphen = (0, 0)
+        if block.hyphenate or "\u00ad" in block.text:
+            reference, advance = stack.hyphen()
+            strike = strikes_of(stack, size_26_6)[reference >> 16]
+            hyphen = (strike << 18 | (reference & 0xFFFF) << 2, _on_grid(advance * size_26_6, whole_pixels))
         settings.append(
             (
-                *(n, n + length, size_26_6, whole_pixels, spacing, round(block.first_line_indent_em * em)),
-                *(round((x1 - x0) * PX), round(x0 * PX), ALIGNMENTS[block.align], max_lines, number),
-                round(MAX_JUSTIFIED_GAP_EM * em),
+                *(n, n + len(block.text), size_26_6, whole_pixels, spacing, round(block.first_line_indent_em * em)),
+                *(round((block.box_px[2] - block.box_px[0]) * PX), round(block.box_px[0] * PX)),
+                *(ALIGNMENTS[block.align], max_lines, number, round(MAX_JUSTIFIED_GAP_EM * em)),
+                *(_on_grid(round(block.autospace_em * em), whole_pixels), *hyphen, round(HYPHEN_ZONE_EM * em)),
             )
         )
         heights.append((first_baseline, pitch))
+        for first, last, face_ids in _runs(block):
+            own = stack if face_ids == block.face_ids else stack_of(face_ids, block.lang, block.hyphenate)
+            part = parts.setdefault(id(own), _Parts(own))
+            part.ranges.append((n + first, n + last, number, size_26_6, spacing, block.squeeze))
+            part.strikes.append(strikes_of(own, size_26_6))
         texts.append(block.text)
-        parts.setdefault(id(stacks[number]), []).append((n, n + length, size_26_6, spacing, number))
-        n += length + 1
-    if not settings:
-        return
-    text = "\n".join(texts)
+        n += len(block.text) + 1
+    if settings:
+        spaced = [block for block in blocks if block.squeeze or block.autospace_em]
+        hyphenated = [block for block in blocks if block.hyphenate]
+        _typeset("\n".join(texts), settings, heights, list(parts.values()), bool(spaced), bool(hyphenated), scratch)
+
+
+def _typeset(
+    text: str,
+    settings: list[tuple[int, ...]],
+    heights: list[tuple[float, float]],
+    parts: list[_Parts],
+    spaced: bool,
+    hyphenated: bool,
+    scratch: LayoutScratch,
+) -> None:
+    """The compiled passes over the texts of all blocks, joined by line feeds."""
     try:
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     except UnicodeEncodeError:
         raise RenderError("missing_glyph", "a lone surrogate is no character") from None
     table = break_properties(codes)
-    breaks = np.empty(n - 1, np.uint8)
+    breaks = np.empty(len(codes), np.uint8)
     find_breaks(codes, table, breaks)
-    measured = 0
+    hyphens = find_hyphens(text) if hyphenated else NO_HYPHENS
+    blocks = np.array(settings, np.int64)
     found = []
-    for own in parts.values():
-        stack = stacks[own[0][4]]
-        ranges = np.array(own, np.int32)
-        starts, ends, words = stack.words_of(text, codes, ranges)
-        found.append((stack, ranges, np.array([strikes[part[4]] for part in own], np.int64), starts, ends, words))
-        measured += int((stack.word_first[words + 1] - stack.word_first[words]).sum())
-    scratch.reserve(measured + n, n, sum(one[9] for one in settings))
+    glyphs = 0
+    for part in parts:
+        ranges = np.array(part.ranges, np.int32)
+        starts, ends, words = part.stack.words_of(text, codes, ranges)
+        first = part.stack.word_first
+        glyphs += int((first[words + 1] - first[words]).sum())
+        found.append((ranges, np.array(part.strikes, np.int64), starts, ends, words))
+    # A hyphen for every line.
+    lines = int(blocks[:, MAX_LINES].sum())
+    scratch.reserve(glyphs + len(codes) + lines, len(codes), lines)
+    whole_pixels = bool(blocks[0, WHOLE_PIXELS])
     count = 0
-    for stack, ranges, own_strikes, starts, ends, words in found:
-        count = _measure(
-            codes,
-            table,
-            breaks,
-            ranges,
-            own_strikes,
-            whole_pixels,
-            stack.singles,
-            starts,
-            ends,
-            words,
-            stack.word_first,
-            stack.word_glyphs,
-            scratch.measured,
-            scratch.characters,
-            count,
+    for part, (ranges, strikes, *words_found) in zip(parts, found, strict=True):
+        stack = part.stack
+        count = measure(
+            *(codes, table, breaks, hyphens, ranges, strikes, whole_pixels, stack.singles, stack.marks),
+            *(*words_found, stack.word_first, stack.word_glyphs, scratch.measured, scratch.characters, count),
         )
-    scratch.glyph_count, scratch.line_count = _fill_lines(
-        np.array(settings, np.int64),
-        np.array(heights),
-        scratch.characters,
-        scratch.measured,
-        scratch.keys,
-        scratch.pens,
-        scratch.lines,
+    if spaced:
+        squeeze_and_space(blocks, scratch.characters, scratch.measured)
+    scratch.glyph_count, scratch.line_count = fill_lines(
+        *(blocks, np.array(heights), scratch.characters, scratch.measured, scratch.keys, scratch.pens, scratch.lines)
     )
 
 
-def size_of(block: TextBlock) -> int:
-    """The em of a block in 1/64 px, FreeType's own unit."""
-    return round(block.size_px * 64)
+def _baselines(block: TextBlock, stack: FontStack) -> tuple[float, float, int]:
+    """First baseline and distance of two in px, and how many lines the box holds."""
+    _, y0, _, y1 = block.box_px
+    face = stack.faces[0].font
+    above, below = line_box(face.ascender, face.descender)
+    pitch = block.line_pitch_em * block.size_px
+    # Half of what the pitch leaves stands above the first line, as in CSS.
+    first_baseline = y0 + max(0.0, (pitch - (above + below) * block.size_px) / 2) + above * block.size_px
+    room = y1 - below * block.size_px - first_baseline
+    # A line has at least one character.
+    fits = min(math.floor(room / pitch + 1e-6) + 1, len(block.text)) if room >= 0 else 0
+    return first_baseline, pitch, fits
 
 
-@njit(cache=True, nogil=True)
-def _measure(
-    codes: npt.NDArray[np.uint32],
-    table: npt.NDArray[np.uint16],
-    breaks: npt.NDArray[np.uint8],
-    ranges: npt.NDArray[np.int32],
-    strikes: npt.NDArray[np.int64],
-    whole_pixels: bool,
-    singles: npt.NDArray[np.int32],
-    starts: npt.NDArray[np.int32],
-    ends: npt.NDArray[np.int32],
-    words: npt.NDArray[np.int32],
-    word_first: npt.NDArray[np.int32],
-    word_glyphs: npt.NDArray[np.int32],
-    measured: npt.NDArray[np.int64],
-    characters: npt.NDArray[np.int64],
-    count: int,
-) -> int:
-    """Glyphs and advances of every character of the parts that one stack sets; see `LayoutScratch`.
-
-    ranges: (parts, 5) first and last character, size in 1/64 px, letter spacing, block. count: glyphs measured so far.
-    Returns their number.
-    """
-    half = np.int64(1) << 25
-    word = 0
-    for part in range(len(ranges)):
-        last = ranges[part, 1]
-        size = np.int64(ranges[part, 2])
-        spacing = np.int64(ranges[part, 3])
-        on_whole = whole_pixels or size & 63 == 0
-        i = ranges[part, 0]
-        while i < last:
-            if word < len(words) and starts[word] == i:
-                end = ends[word]
-                row = word_first[words[word]]
-                row_end = word_first[words[word] + 1]
-                for at in range(i, end):
-                    characters[at, 0] = 0
-                    characters[at, 2] = 0
-                inner = np.int64(0)
-                owner = np.int64(-1)
-                while row < row_end:
-                    if i + word_glyphs[row, 1] != owner:
-                        owner = i + word_glyphs[row, 1]
-                        characters[owner, 0] = spacing
-                        characters[owner, 1] = count
-                        characters[owner, 2] = CLUSTER
-                        if word_glyphs[row, 5] == 0 and breaks[owner] != 0:
-                            characters[owner, 2] = CLUSTER | OPPORTUNITY
-                        inner = np.int64(0)
-                    reference = word_glyphs[row, 0]
-                    measured[count, 0] = strikes[part, reference >> 16] << 18 | np.int64(reference & 0xFFFF) << 2
-                    measured[count, 1] = inner + word_glyphs[row, 3] * size
-                    measured[count, 2] = ((word_glyphs[row, 4] * size + half) >> 26) << 1 | whole_pixels
-                    step = word_glyphs[row, 2] * size
-                    if whole_pixels:
-                        step = ((step + half) >> 26) << 26
-                    inner += step
-                    characters[owner, 0] += step
-                    characters[owner, 2] += ONE_GLYPH
-                    count += 1
-                    row += 1
-                characters[i, 2] |= CLUSTER
-                if breaks[i] != 0:
-                    characters[i, 2] |= OPPORTUNITY
-                while i < end:
-                    characters[i, 2] |= _kind(codes[i], table)
-                    i += 1
-                word += 1
-                continue
-            code = codes[i]
-            flags = CLUSTER | _kind(code, table)
-            if breaks[i] != 0:
-                flags |= OPPORTUNITY
-            reference = singles[code, 0]
-            characters[i, 0] = 0
-            if reference >= 0:
-                step = singles[code, 1] * size
-                if whole_pixels:
-                    step = ((step + half) >> 26) << 26
-                characters[i, 0] = step + spacing
-                if flags & BLANK == 0:
-                    characters[i, 1] = count
-                    measured[count, 0] = strikes[part, reference >> 16] << 18 | np.int64(reference & 0xFFFF) << 2
-                    measured[count, 1] = 0
-                    # Chinese at whole sizes stands on whole pixels: one bitmap instead of four.
-                    measured[count, 2] = on_whole
-                    flags += ONE_GLYPH
-                    count += 1
-            characters[i, 2] = flags
-            i += 1
-    return count
+def _runs(block: TextBlock) -> list[tuple[int, int, tuple[str, ...]]]:
+    """(first, last, faces) of the parts of a block's text, in order and without a hole."""
+    runs = []
+    at = 0
+    for run in block.runs:
+        runs += [(at, run.start, block.face_ids), (run.start, run.end, run.face_ids)]
+        at = run.end
+    runs.append((at, len(block.text), block.face_ids))
+    return [run for run in runs if run[1] > run[0]]
 
 
-@njit(cache=True, nogil=True)
-def _kind(code: int, table: npt.NDArray[np.uint16]) -> int:
-    """The flags of a character that depend on nothing else."""
-    kind = WIDE if table[code] & _EAST_ASIAN else 0
-    if code == 0x20:
-        kind |= BLANK | SPACE
-    elif code == 0x3000:
-        kind |= BLANK
-    elif code == 0x0A:
-        kind |= FEED
-    return kind
+def _on_grid(length: int, whole_pixels: bool) -> int:
+    """A length in layout units, on whole pixels where those are asked for."""
+    return round(length / PX) * PX if whole_pixels else length
 
 
-@njit(cache=True, nogil=True)
-def _is_gap(here: int, following: int) -> bool:
-    """Whether justification may widen the line between two characters: at a blank, on either side of a wide one."""
-    return following & CLUSTER != 0 and (here & SPACE != 0 or (here | following) & WIDE != 0)
-
-
-@njit(cache=True, nogil=True)
-def _fill_lines(
-    settings: npt.NDArray[np.int64],
-    heights: npt.NDArray[np.float64],
-    characters: npt.NDArray[np.int64],
-    measured: npt.NDArray[np.int64],
-    keys: npt.NDArray[np.int64],
-    pens: npt.NDArray[np.int32],
-    lines: npt.NDArray[np.int32],
-) -> tuple[int, int]:
-    """The lines of all blocks; see `lay_out_blocks`. Returns (glyphs, lines)."""
-    half = np.int64(1) << 25
-    glyph_count = line_count = 0
-    for b in range(len(settings)):
-        first, last, _, whole, spacing, indent, width, left, align, max_lines, block, max_gap = settings[b]
-        whole_pixels = whole != 0
-        start = first
-        row = 0
-        opens = True  # the next line opens a paragraph
-        while start < last and row < max_lines:
-            if characters[start, 2] & FEED:
-                if opens:
-                    row += 1  # an empty paragraph: an empty line
-                opens = True
-                start += 1
-                continue
-            room = width - (indent if opens else 0)
-            pen = np.int64(0)
-            # Where the line ends without its last blanks, as far as it is set; and at the last place for a break.
-            stop, solid = start, np.int64(0)
-            end, end_stop, end_solid = np.int64(-1), start, np.int64(0)
-            certain = False
-            closes = True
-            lead, leading = np.int64(-1), np.int64(0)
-            i = start
-            while i < last:
-                flags = characters[i, 2]
-                if flags & (CLUSTER | FEED):
-                    if flags & FEED:
-                        break
-                    if i > start and (flags & OPPORTUNITY or not certain):
-                        # Anywhere between two clusters when the line has no better place.
-                        certain = certain or flags & OPPORTUNITY != 0
-                        end, end_stop, end_solid = i, stop, solid
-                advance = characters[i, 0]
-                # Blanks hang over the end of a line; so does the spacing after the last letter.
-                if flags & BLANK:
-                    pen += advance
-                    i += 1
-                    continue
-                if pen + advance - spacing > room:
-                    closes = False
-                    break
-                if lead < 0:
-                    lead, leading = i, pen
-                pen += advance
-                i += 1
-                stop, solid = i, pen
-            if closes:
-                end, end_stop, end_solid = i, stop, solid
-            if end <= start:
-                break  # the box is narrower than one character: nothing more can be set
-            # Blanks at the head of a paragraph move the line but are no part of it.
-            if lead < 0 or lead >= end_stop:
-                lead, leading = end_stop, end_solid
-            natural = end_solid - leading - (spacing if end_stop > lead else 0)
-            spare = room - leading - natural
-            origin = left + leading + (indent if opens else 0)
-            stretch = gaps = np.int64(0)
-            if align == 1:
-                origin += spare // 2
-            elif align == 2:
-                origin += spare
-            elif align == 3 and not closes and spare > 0:
-                for i in range(lead, end_stop - 1):
-                    gaps += _is_gap(characters[i, 2], characters[i + 1, 2])
-                if spare <= max_gap * gaps:
-                    stretch = spare
-            if whole_pixels or align == 0 or align == 3:
-                origin = ((origin + half) >> 26) << 26
-            baseline = math.floor(heights[b, 0] + row * heights[b, 1] + 0.5)
-            first_glyph = glyph_count
-            pen = origin
-            gap = 0
-            for i in range(lead, end_stop):
-                flags = characters[i, 2]
-                if flags & BLANK == 0:
-                    glyph = characters[i, 1]
-                    for g in range(glyph, glyph + (flags >> GLYPHS_SHIFT)):
-                        x = pen + measured[g, 1]
-                        if measured[g, 2] & 1:
-                            x = (x + half) >> 26
-                            phase = np.int64(0)
-                        else:
-                            quarter = (x + (half >> 2)) >> 24
-                            x = quarter >> 2
-                            phase = quarter & 3
-                        keys[glyph_count] = measured[g, 0] | phase
-                        pens[glyph_count, 0] = x
-                        pens[glyph_count, 1] = baseline - (measured[g, 2] >> 1)
-                        pens[glyph_count, 2] = line_count
-                        glyph_count += 1
-                pen += characters[i, 0]
-                if stretch > 0 and i + 1 < end_stop and _is_gap(flags, characters[i + 1, 2]):
-                    pen += stretch * (gap + 1) // gaps - stretch * gap // gaps
-                    gap += 1
-            if whole_pixels and stretch > 0:
-                pen = ((pen + half) >> 26) << 26
-            if glyph_count > first_glyph:
-                lines[line_count, 0] = lead - first
-                lines[line_count, 1] = end_stop - first
-                lines[line_count, 2] = origin >> 20
-                lines[line_count, 3] = (pen - spacing) >> 20
-                lines[line_count, 4] = baseline
-                lines[line_count, 5] = first_glyph
-                lines[line_count, 6] = glyph_count
-                lines[line_count, 7] = block
-                line_count += 1
-            row += 1
-            opens = closes
-            start = end
-            if closes and start < last:
-                start += 1  # the line feed
-                opens = True
-    return glyph_count, line_count
+def line_text(block: TextBlock, first: int, last: int, divided: bool) -> str:
+    """What a line shows of its block: soft hyphens only where they are drawn, at its end."""
+    text = block.text[first:last].replace("\u00ad", "")
+    return text + "-" if divided else text

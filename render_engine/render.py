@@ -17,7 +17,7 @@ from render_engine.degrade import degrade
 from render_engine.effects import draw_plates, draw_under, draw_underlines, underlines
 from render_engine.face import Face, open_face
 from render_engine.grounds import draw_ground
-from render_engine.layout import LayoutScratch, lay_out_blocks, size_of
+from render_engine.layout import LayoutScratch, lay_out_blocks, line_text
 from render_engine.lcd import draw_glyphs_lcd
 from render_engine.overlay import lay_on
 from render_engine.paint import choose_inks, measure_lines, tables
@@ -65,7 +65,7 @@ class Assets:
         self.atlas = Atlas(atlas_bytes)
         self.scratch = LayoutScratch()
         self._open: dict[str, Face] = {}
-        self._stacks: dict[tuple[tuple[str, ...], str], FontStack] = {}
+        self._stacks: dict[tuple[tuple[str, ...], str, bool], FontStack] = {}
 
     def face(self, face_id: str) -> Face:
         """The open face. Raises RenderError: "unknown_face", or "broken_face" when its file is not what was scanned."""
@@ -79,14 +79,15 @@ class Assets:
                 raise RenderError("broken_face", str(error)) from None
         return face
 
-    def stack(self, face_ids: tuple[str, ...], lang: str) -> FontStack:
-        """The faces as one, for one language."""
-        tag = LANGUAGE_TAGS[lang]
-        stack = self._stacks.get((face_ids, tag))
+    def stack(self, face_ids: tuple[str, ...], lang: str, divides_words: bool = False) -> FontStack:
+        """The faces as one, for one language; `divides_words` as FontStack has it."""
+        key = (face_ids, LANGUAGE_TAGS[lang], divides_words)
+        stack = self._stacks.get(key)
         if stack is None:
             if len(self._stacks) >= MAX_STACKS:
                 del self._stacks[next(iter(self._stacks))]
-            stack = self._stacks[face_ids, tag] = FontStack(tuple(map(self.face, face_ids)), tag)
+            faces = tuple(map(self.face, face_ids))
+            stack = self._stacks[key] = FontStack(faces, key[1], divides_words=divides_words)
         return stack
 
 
@@ -139,6 +140,8 @@ def check(spec: PageSpec) -> None:
             (1 <= block.size_px <= MAX_SIZE_PX, "size_px"),
             (0.5 <= block.line_pitch_em <= 100, "line_pitch_em"),
             (abs(block.first_line_indent_em) <= 100 and abs(block.letter_spacing_em) <= 10, "indent or letter spacing"),
+            (0 <= block.autospace_em <= 1, "autospace_em"),
+            (_in_order(block), "a run of a block"),
             (0 <= block.opacity <= 1, "opacity"),
             (1 <= block.min_contrast <= 21, "min_contrast"),
             (all(0 <= value <= 255 for value in block.ink_rgb), "ink_rgb"),
@@ -149,17 +152,22 @@ def check(spec: PageSpec) -> None:
             raise RenderError("bad_spec", f"{name} is out of range")
 
 
+def _in_order(block: TextBlock) -> bool:
+    """Whether the runs of the block stand in its text, one behind the other."""
+    ends = [0, *(at for run in block.runs for at in (run.start, run.end)), len(block.text)]
+    return ends == sorted(ends)
+
+
 def lay_out(spec: PageSpec, assets: Assets) -> LayoutScratch:
     """All blocks of the page as glyphs and lines; valid until the next page is laid out with these assets."""
     scratch, atlas = assets.scratch, assets.atlas
     atlas.make_room()
     mode = spec.hinting if spec.antialias == "grey" else spec.hinting + LCD
-    stacks = [assets.stack(block.face_ids, block.lang) for block in spec.blocks]
-    strikes = [
-        [atlas.strike(face, size_of(block), mode) for face in stack.faces]
-        for block, stack in zip(spec.blocks, stacks, strict=True)
-    ]
-    lay_out_blocks(spec.blocks, stacks, strikes, spec.hinting == "full", scratch)
+
+    def strikes_of(stack: FontStack, size_26_6: int) -> list[int]:
+        return [atlas.strike(face, size_26_6, mode) for face in stack.faces]
+
+    lay_out_blocks(spec.blocks, assets.stack, strikes_of, spec.hinting == "full", scratch)
     return scratch
 
 
@@ -289,7 +297,7 @@ def _annotate(
     for line, ink_height, has_ink, quad, ground_rgb, clutter, ink_rgb, contrast in rows:
         if not has_ink:
             continue
-        start, end, _, _, _, first_glyph, last_glyph, number = line
+        start, end, _, _, _, first_glyph, last_glyph, number, divided = line
         block = spec.blocks[number]
         own_boxes = None
         if glyph_boxes is not None:
@@ -297,7 +305,7 @@ def _annotate(
             own_boxes = own_boxes[own_boxes[:, 2] > own_boxes[:, 0]]
         annotated.append(
             RenderedLine(
-                text=block.text[start:end],
+                text=line_text(block, start, end, bool(divided)),
                 lang=block.lang,
                 quad_px=tuple(quad),
                 size_px=block.size_px,

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import uharfbuzz as hb
-from numba import njit
 
-from render_engine.breaking import CLASS_MASK, CM, ZWJ, break_properties
+from render_engine.breaking import break_properties
 from render_engine.face import EM, Face, is_ignorable, known_codes
+from render_engine.lexicon import LINE_FEED, UNKNOWN, WORD, enter_words, find_words
 from render_engine.spec import RenderError
 
 SLOT_SHIFT = 16
@@ -33,10 +33,6 @@ PLAIN_WORD = re.compile(r"""[("']*[A-Za-z0-9_.,:;'"]*[)"'.,:;!?]*""")
 APART = "\uffff"
 """Between the words of one buffer: a noncharacter, shaped as .notdef, of which no rule of a face speaks."""
 
-UNKNOWN = -2
-WORD = -1
-LINE_FEED = -3
-
 SINGLE_RANGES = (
     (0x20, 0x20),
     (0x3000, 0x3003),
@@ -47,6 +43,17 @@ SINGLE_RANGES = (
     (0xFF01, 0xFF60),
     (0xFFE0, 0xFFE6),
 )
+QUOTES = frozenset("‘’“”")
+AMBIGUOUS = QUOTES | frozenset("—…‥·")
+"""Full-width in Chinese, narrow in English: the letters of their word decide, else the language of the text."""
+OPENING = frozenset("“‘（《〈【「『〔［｛〖")
+CLOSING = frozenset("”’）》〉】」』〕］｝〗，。、；：！？．")
+FULL_WIDTH = EM * 9 // 10
+"""Advance from which a mark counts as full-width."""
+QUOTE_SIDE_EM = 0.07
+"""Blank on either side of a quotation mark that is made narrow; Noto's own narrow ones have .06 to .07."""
+MARK_SIDE_EM = 0.04
+"""Blank that stays beside the ink of a mark that is squeezed."""
 LANGUAGE_TAGS = {"en": "en", "zh": "zh-Hans", "mixed": "zh-Hans"}
 MAX_CACHED_GLYPHS = 1 << 20
 """A stack forgets its words when they hold more glyphs than this (24 MB); real text has a few thousand words a face."""
@@ -63,16 +70,20 @@ class FontStack:
     that run so.
     """
 
-    def __init__(self, faces: tuple[Face, ...], language: str) -> None:
+    def __init__(self, faces: tuple[Face, ...], language: str, *, divides_words: bool = False) -> None:
+        """divides_words: HarfBuzz is asked for every word where it may be divided (twice the time for a new word)."""
         if not 1 <= len(faces) <= 128:
             raise RenderError("bad_spec", f"a block needs 1 to 128 faces, got {len(faces)}")
         self.faces = faces
         self._slot_of = _FirstFace(faces)
         self._buffer = hb.Buffer()
         self.language = language
+        self._divides_words = divides_words
         self.singles = np.zeros((0x10000, 2), np.int32)
         """By code point: glyph reference, or UNKNOWN (look it up first), WORD (shape it in a word), LINE_FEED; and
         its advance in 1 / EM of an em."""
+        self.marks = np.zeros((0x10000, 2), np.int32)
+        """By code point: the blank that a full-width mark can lose on its left and on its right, in 1 / EM of an em."""
         self.singles[:, 0] = WORD
         for first, last in SINGLE_RANGES:
             self.singles[first : last + 1, 0] = UNKNOWN
@@ -156,7 +167,7 @@ class FontStack:
         if 2 * new > len(self._slots):
             self._slots = np.zeros(_power_of_2(4 * new), np.int32)
             old = 0
-        _enter(self._slots, self._spelling_first, self._spellings, old, new)
+        enter_words(self._slots, self._spelling_first, self._spellings, old, new)
 
     def _shape_singles(self, codes: npt.NDArray[np.uint32]) -> None:
         """Enter the unknown ones of `codes` into the table of single characters."""
@@ -175,7 +186,31 @@ class FontStack:
                 reference, _, advance, x, y, _ = rows[at].tolist() if count else (0, 0, 0, 0, 0, 0)
                 alone = count == 1 and x == y == 0
                 self.singles[ord(character)] = (reference, advance) if alone else (WORD, 0)
+                if alone:
+                    self._measure_mark(character, reference, advance)
                 at += count
+
+    def _measure_mark(self, character: str, reference: int, advance: int) -> None:
+        """Note how much blank a full-width mark can lose: half an em, or what its face leaves beside the ink."""
+        if advance >= FULL_WIDTH and (character in OPENING or character in CLOSING):
+            left, right = self._blanks(reference, advance)
+            blank, side = (left, 0) if character in OPENING else (right, 1)
+            self.marks[ord(character), side] = max(0, min(EM // 2, blank - int(MARK_SIDE_EM * EM)))
+
+    def _blanks(self, reference: int, advance: int) -> tuple[int, int]:
+        """Blank on the left and on the right of a glyph's ink, in 1 / EM of an em."""
+        face = self.faces[reference >> SLOT_SHIFT]
+        extents = face.shaper.get_glyph_extents(reference & 0xFFFF)
+        if extents is None:
+            return 0, 0
+        left = extents.x_bearing * EM // face.units_per_em
+        return left, advance - left - extents.width * EM // face.units_per_em
+
+    def hyphen(self) -> tuple[int, int]:
+        """(glyph reference, advance) of the hyphen that divides a word."""
+        slot = self._slot_of["-"]
+        rows, _ = self._shape_apart(["-"], slot, "Latn")
+        return int(rows[0, 0]), int(rows[0, 2])
 
     def _script(self, code: int) -> str:
         """What HarfBuzz's guess comes to for a single character: the text's own script where it has none."""
@@ -216,7 +251,8 @@ class FontStack:
             bad = texts[part[own[glyphs[own] == 0][0]]]
             raise RenderError("missing_glyph", f"{face.font.family} shapes {bad!r} with .notdef")
         for at, text in enumerate(texts):
-            if not text.isalnum() and len(text) > 1 and not PLAIN_WORD.fullmatch(text):
+            plain = text.isalnum() or len(text) == 1 or PLAIN_WORD.fullmatch(text)
+            if self._divides_words or not plain:
                 first = int(counts[:at].sum())
                 for row in range(first, first + int(counts[at])):
                     rows[row, 5] = int(infos[own[row]].flags) & 1
@@ -224,15 +260,33 @@ class FontStack:
 
     def _shape_runs(self, word: str) -> tuple[GlyphRows, npt.NDArray[np.int64]]:
         """(rows, (their number,)) of a word of any characters from any faces of the stack."""
-        rows = np.concatenate([self._shape(word[first:last], first, slot) for first, last, slot in self._runs(word)])
+        latin = self.language == "en" or any(map(_is_narrow_letter, word))
+        parts = []
+        for first, last, slot in self._runs(word, latin):
+            part = word[first:last]
+            quoted = not QUOTES.isdisjoint(part)
+            own = self._shape(part, slot, {"pwid": True} if latin and quoted else {})
+            for row in own if quoted else ():
+                character = part[row[1]]
+                if character in QUOTES and latin:
+                    self._make_narrow(row)
+                elif character in QUOTES:
+                    self._measure_mark(character, int(row[0]), int(row[2]))
+            own[:, 1] += first
+            parts.append(own)
+        rows = np.concatenate(parts)
         return rows, np.array([len(rows)])
 
-    def _runs(self, word: str) -> list[tuple[int, int, int]]:
+    def _make_narrow(self, row: npt.NDArray[np.int32]) -> None:
+        """Take the blank off a full-width quotation mark, in place."""
+        if row[2] >= FULL_WIDTH:
+            left, right = self._blanks(int(row[0]), int(row[2]))
+            side = int(QUOTE_SIDE_EM * EM)
+            row[3] -= left - side
+            row[2] -= left + right - 2 * side
+
+    def _runs(self, word: str, latin: bool) -> list[tuple[int, int, int]]:
         """(first, last, slot): the word cut where the face changes, never inside a base with its marks."""
-        slots = set(map(self._slot_of.__getitem__, word))
-        slots.discard(ANY_FACE)
-        if len(slots) <= 1:
-            return [(0, len(word), max(slots, default=0))]
         runs: list[tuple[int, int, int]] = []
         first = 0
         while first < len(word):
@@ -243,7 +297,9 @@ class FontStack:
                 or word[last - 1] == "\u200d"
             ):
                 last += 1
-            slot = self._slot_of.common(word[first:last])
+            slot = self._slot_of_cluster(word[first:last], latin)
+            if slot == ANY_FACE:
+                slot = runs[-1][2] if runs else 0
             if runs and runs[-1][2] == slot:
                 runs[-1] = (runs[-1][0], last, slot)
             else:
@@ -251,8 +307,19 @@ class FontStack:
             first = last
         return runs
 
-    def _shape(self, text: str, offset: int, slot: int) -> GlyphRows:
-        """Rows of a text by itself; clusters count from `offset`."""
+    def _slot_of_cluster(self, cluster: str, latin: bool) -> int:
+        if len(cluster) == 1 and not latin and cluster in AMBIGUOUS:
+            for slot, face in enumerate(self.faces):
+                if "han" in face.font.scripts and face.draws(ord(cluster)):
+                    return slot
+        if len(cluster) == 1:
+            return self._slot_of[cluster]
+        for character in cluster:
+            self._slot_of[character]  # refuses scripts from right to left
+        return self._slot_of.common(cluster)
+
+    def _shape(self, text: str, slot: int, features: dict[str, bool]) -> GlyphRows:
+        """Rows of a text by itself, in one face."""
         face, buffer = self.faces[slot], self._buffer
         buffer.clear_contents()
         buffer.add_codepoints(list(map(ord, text)))
@@ -260,15 +327,19 @@ class FontStack:
         if buffer.script in (None, "Zyyy", "Zinh", "Zzzz"):
             buffer.script = "Latn" if self.language == "en" or text.isascii() else "Hani"
         buffer.direction, buffer.language = "ltr", self.language
-        hb.shape(face.shaper, buffer)
+        hb.shape(face.shaper, buffer, features)
         rows = []
         for info, position in zip(buffer.glyph_infos, buffer.glyph_positions, strict=True):
             if info.codepoint == 0:
                 raise RenderError("missing_glyph", f"{face.font.family} shapes {text!r} with .notdef")
             x_offset, y_offset, x_advance, _ = position.position
             moves = _in_em(np.array((x_advance, x_offset, y_offset)), face.units_per_em).tolist()
-            rows.append((slot << SLOT_SHIFT | info.codepoint, info.cluster + offset, *moves, int(info.flags) & 1))
+            rows.append((slot << SLOT_SHIFT | info.codepoint, info.cluster, *moves, int(info.flags) & 1))
         return np.array(rows, np.int32).reshape(-1, 6)
+
+
+def _is_narrow_letter(character: str) -> bool:
+    return character.isalnum() and unicodedata.east_asian_width(character) not in "WF"
 
 
 class _FirstFace(dict[str, int]):
@@ -314,103 +385,3 @@ def _with_room(array: npt.NDArray[T], rows: int) -> npt.NDArray[T]:
 
 def _power_of_2(least: int) -> int:
     return 1 << (least - 1).bit_length()
-
-
-@njit(cache=True, nogil=True)
-def _hash(codes: npt.NDArray[np.uint32], first: int, last: int) -> np.int64:
-    """FNV-1a over code points."""
-    value = np.uint64(0xCBF29CE484222325)
-    for i in range(first, last):
-        value = (value ^ np.uint64(codes[i])) * np.uint64(0x100000001B3)
-    return np.int64((value ^ (value >> np.uint64(32))) & np.uint64(0x7FFFFFFF))
-
-
-@njit(cache=True, nogil=True)
-def _enter(
-    slots: npt.NDArray[np.int32],
-    spelling_first: npt.NDArray[np.int32],
-    spellings: npt.NDArray[np.uint32],
-    first: int,
-    last: int,
-) -> None:
-    """Enter the words `first` to `last` into the hash table `slots` (a power of 2 long, 0 empty, else word + 1)."""
-    mask = len(slots) - 1
-    for word in range(first, last):
-        at = _hash(spellings, spelling_first[word], spelling_first[word + 1]) & mask
-        while slots[at] != 0:
-            at = (at + 1) & mask
-        slots[at] = word + 1
-
-
-@njit(cache=True, nogil=True)
-def _find(
-    codes: npt.NDArray[np.uint32],
-    start: int,
-    end: int,
-    slots: npt.NDArray[np.int32],
-    spelling_first: npt.NDArray[np.int32],
-    spellings: npt.NDArray[np.uint32],
-) -> int:
-    """Index of the word that is spelled as `codes[start:end]`, -1 when it is not known."""
-    mask = len(slots) - 1
-    at = _hash(codes, start, end) & mask
-    while slots[at] != 0:
-        word = slots[at] - 1
-        first = spelling_first[word]
-        if spelling_first[word + 1] - first == end - start:
-            same = True
-            for i in range(end - start):
-                if spellings[first + i] != codes[start + i]:
-                    same = False
-                    break
-            if same:
-                return word
-        at = (at + 1) & mask
-    return -1
-
-
-@njit(cache=True, nogil=True)
-def find_words(
-    codes: npt.NDArray[np.uint32],
-    ranges: npt.NDArray[np.int32],
-    table: npt.NDArray[np.uint16],
-    singles: npt.NDArray[np.int32],
-    slots: npt.NDArray[np.int32],
-    spelling_first: npt.NDArray[np.int32],
-    spellings: npt.NDArray[np.uint32],
-    found: npt.NDArray[np.int32],
-) -> tuple[int, bool, bool]:
-    """Maximal runs of characters that are no singles, into `found` (3, n): their starts, ends, and indices or -1.
-
-    ranges: (parts, 2 or more) first and last character of the parts to look at.
-    A mark joins the single character before it to its word. Returns (number of words, whether a single is unknown,
-    whether a word is).
-    """
-    count = 0
-    unknown = missing = inside = False
-    for part in range(len(ranges)):
-        first, last = ranges[part, 0], ranges[part, 1]
-        start = first
-        for i in range(first, last + 1):
-            reference = np.int32(LINE_FEED)
-            if i < last:
-                code = codes[i]
-                reference = singles[code, 0] if code < 0x10000 else np.int32(WORD)
-            if reference == WORD:
-                if not inside:
-                    start = i
-                    kind = table[codes[i]] & CLASS_MASK
-                    if (kind in (CM, ZWJ)) and i > first and codes[i - 1] != 0x0A and codes[i - 1] != 0x20:
-                        start = i - 1
-                    inside = True
-                continue
-            unknown = unknown or reference == UNKNOWN
-            if inside:
-                found[0, count] = start
-                found[1, count] = i
-                word = _find(codes, start, i, slots, spelling_first, spellings)
-                found[2, count] = word
-                missing = missing or word < 0
-                count += 1
-                inside = False
-    return count, unknown, missing

@@ -160,6 +160,16 @@ class Outline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """None: black around light ink, white around dark ink."""
 
 
+class TextRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of a block's text in other faces: bold or italic words."""
+
+    start: int
+    """First character, an index into the block's text."""
+    end: int
+    """Behind the last character."""
+    face_ids: tuple[str, ...]
+
+
 class TextBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run of paragraphs set in one box; what does not fit the box is not drawn (never cut inside a line)."""
 
@@ -176,6 +186,16 @@ class TextBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     align: Literal["start", "center", "end", "justify"] = "start"
     first_line_indent_em: float = 0.0
     letter_spacing_em: float = 0.0
+    hyphenate: bool = False
+    """English words may be divided at the end of a line that would otherwise lack more than 1.5 em. A soft hyphen
+    (U+00AD) in the text is such a place anyhow; it is drawn only where the line is broken."""
+    squeeze: bool = False
+    """Full-width marks lose half an em of blank where two of them meet, at the head of a line, and at its end when it
+    would not fit otherwise (CLREQ 3.1.6, JLREQ 3.1.4)."""
+    autospace_em: float = 0.0
+    """Between Chinese and Latin letters or digits that touch, 0 to 1; a quarter in good print."""
+    runs: tuple[TextRun, ...] = ()
+    """Parts of the text in other faces, in order, without overlap."""
     ink_rgb: RGB = (0, 0, 0)
     """The colour asked for; `paint` moves it away from the ground when the contrast floor demands it."""
     opacity: float = 1.0
