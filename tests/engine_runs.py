@@ -18,6 +18,7 @@ from datagen.photos import PhotoPlace, PhotosConfig
 from datagen.plan import Address, GenerateRecipe, Judge, Judgement
 from datagen.recipes import recipe_hash, recipe_to_yaml
 from datagen.verdict import Verdict
+from fonts_manifest.manifest import Manifest
 from fonts_manifest.scan import FontsConfig
 from render_engine.distribution import PageDistribution
 from render_engine.render import Assets
@@ -65,11 +66,19 @@ def run(
     workers: int = 1,
     judge: Judge = DropSome(),
     rows: int = 30,
+    manifest: Manifest | None = None,
 ) -> RunReport:
     """`generate` with the recipe of `folder`."""
     recipe = make_recipe(folder, rows=rows)
     return generate(
-        recipe, recipe_hash(recipe), recipe_to_yaml(recipe), str(out), executor=executor, workers=workers, judge=judge
+        recipe,
+        recipe_hash(recipe),
+        recipe_to_yaml(recipe),
+        str(out),
+        executor=executor,
+        workers=workers,
+        judge=judge,
+        manifest=manifest,
     )
 
 
@@ -77,7 +86,7 @@ def data_bytes(out: Path | str) -> dict[str, str]:
     """Relative path -> SHA-256 of every file that readers look at, here or in an object store."""
     filesystem, root = fs.FileSystem.from_uri(str(out)) if "://" in str(out) else (fs.LocalFileSystem(), str(out))
     found = {}
-    for info in filesystem.get_file_info(fs.FileSelector(root, recursive=True)):
+    for info in filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True)):
         path = info.path.removeprefix(f"{root}/")
         if info.is_file and not path.startswith("_commits"):
             with filesystem.open_input_file(info.path) as file:
