@@ -9,7 +9,10 @@ BUNDLED = Path(__file__).parent / "bundled"
 
 Recipe = Annotated[str, typer.Argument(help="A bundled recipe's name (see `glyphmill recipes`), or a .yaml file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value: change a field of the recipe.")]
-Out = Annotated[str, typer.Option(help="Folder of the run; the same command goes on with what is in it.")]
+Out = Annotated[
+    str,
+    typer.Option(help="Folder of the run, here, s3://... or gs://...; the same command goes on with what is in it."),
+]
 ExecutorOption = Annotated[Literal["serial", "ray"], typer.Option(help="ray: all cores or a cluster; serial: here.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; all cores unless given.")]
 RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster, ray://HOST:PORT or HOST:PORT.")]
@@ -26,17 +29,18 @@ def generate(
     executor: ExecutorOption = "ray",
     workers: Workers = None,
     ray_address: RayAddress = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Events as JSON lines, see docs/scale.md.")] = False,
 ) -> None:
     """Draw pictures by a recipe, judge them with OCR, write Parquet shards; run again to go on after a stop."""
     from datagen import generate as engine
     from datagen.plan import GenerateRecipe
-    from datagen.progress import show_progress
+    from datagen.progress import ProgressReport, json_progress, show_progress
     from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
 
-    changes = [*(overrides or []), *([f"rows={rows}"] if rows else [])]
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, changes)
-    with show_progress() as progress:
-        report = engine.generate(
+    def run(progress: ProgressReport) -> engine.RunReport:
+        changes = [*(overrides or []), *([f"rows={rows}"] if rows else [])]
+        loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, changes)
+        return engine.generate(
             loaded,
             recipe_hash(loaded),
             recipe_to_yaml(loaded),
@@ -46,6 +50,14 @@ def generate(
             address=ray_address,
             progress=progress,
         )
+
+    if as_json:
+        with json_progress() as lines:
+            report = run(lines)
+            lines.event("finished", out=out, **engine.report_to_json(report))
+        return
+    with show_progress() as bars:
+        report = run(bars)
     typer.echo(f"{out}: {report.kept:,} pictures kept in {report.shards} shards, {report.seconds:.1f} s")
     for reason, count in report.reasons.items():
         typer.echo(f"  dropped {count:,}: {reason}")

@@ -51,6 +51,12 @@ class RunReport:
     calibration: Calibration | None
 
 
+def report_to_json(report: RunReport) -> dict[str, Any]:
+    """The report as numbers and strings: kept, reasons, shards, shards_before, seconds."""
+    names = ("kept", "reasons", "shards", "shards_before", "seconds")
+    return {name: getattr(report, name) for name in names}
+
+
 def generate(
     recipe: GenerateRecipe,
     recipe_hash: str,

@@ -229,13 +229,31 @@ def test_verify_sees_a_row_that_is_kept_twice_or_lost(folder: Path, tmp_path: Pa
     recipe = make_recipe(folder, rows=12)
     digest = recipe_hash(recipe)
     generate(recipe, digest, "", str(tmp_path), executor="serial", judge=KeepAll())
-    # The second shard is replaced, records and all, by a copy of the first: every file is as its record says.
-    record = tmp_path / "_commits" / "00000000.json"
-    (tmp_path / "_commits" / "00000001.json").write_text(record.read_text().replace('"shard":0', '"shard":1'))
-    (tmp_path / "_SUCCESS").unlink()
-    commit.finish_run(Folder(str(tmp_path)), 2)
-    with pytest.raises(BadInput, match="stands in the run twice"):
+    record, other = (tmp_path / "_commits" / f"0000000{shard}.json" for shard in range(2))
+    original, name = other.read_text(), digest[:12]
+
+    def finish_with(text: str) -> None:
+        other.write_text(text)
+        (tmp_path / "_SUCCESS").unlink()
+        commit.finish_run(Folder(str(tmp_path)), 2)
+
+    # The second shard is replaced, record and all, by the first, by a copy of the first, by nothing: every file is as
+    # its record says.
+    copied = record.read_text().replace('"shard":0', '"shard":1')
+    finish_with(copied)
+    with pytest.raises(BadInput, match="names a file twice"):
         verify_run(tmp_path)
+    for kind in ("data", "rejected"):
+        for path in (tmp_path / kind).glob(f"{name}-00000000.parquet"):
+            path.with_name(f"{name}-00000009.parquet").write_bytes(path.read_bytes())
+    finish_with(copied.replace("-00000000.parquet", "-00000009.parquet"))
+    with pytest.raises(BadInput, match=rf"the id {name}-0-0-\d+ is not that of its address in shard 1"):
+        verify_run(tmp_path)
+    finish_with('{"shard":1,"files":[]}')
+    with pytest.raises(BadInput, match="1 of 2 shards are not in it, the first is 1"):
+        verify_run(tmp_path)
+    finish_with(original)
+    assert "12 rows kept" in verify_run(tmp_path)
 
 
 # sampling, preview
