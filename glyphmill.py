@@ -7,7 +7,6 @@ import typer
 
 import datagen.cli
 import fonts_manifest.cli
-import render_engine.cli
 import vae.cli
 from datagen.recipes import bundled_recipes, describe_recipe, find_recipe, load_recipe, recipe_kind
 from fonts_manifest.config import Config
@@ -25,7 +24,7 @@ recipes_app = typer.Typer(help="List the bundled recipes, or show one with the m
 app.add_typer(datagen.cli.app)
 app.add_typer(vae.cli.app)
 app.add_typer(fonts_manifest.cli.app, name="fonts", rich_help_panel="Around")
-app.add_typer(render_engine.cli.app, name="bench", rich_help_panel="Around")
+app.add_typer(datagen.cli.bench_app, name="bench", rich_help_panel="Around")
 app.add_typer(recipes_app, name="recipes", rich_help_panel="Around")
 
 

@@ -18,6 +18,30 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; all c
 RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster, ray://HOST:PORT or HOST:PORT.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+bench_app = typer.Typer(no_args_is_help=True, help="Measure on this machine, against others in the same run.")
+
+
+@bench_app.callback()
+def bench() -> None:
+    """Measure on this machine, against others in the same run."""
+
+
+@bench_app.command("render")
+def bench_render(
+    recipe: Recipe = "background",
+    overrides: Overrides = None,
+    pages: Annotated[int, typer.Option(min=8, help="Distinct pages of 512 px in the measured pass.")] = 400,
+    warm_up: Annotated[int, typer.Option(min=1, help="Pages drawn before, at most.")] = 6000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Draw distinct pages on one core: glyphs/s, rows/s, shares of the stages, Pillow and skia beside it."""
+    from datagen import bench as figures_of
+    from datagen.plan import GenerateRecipe
+    from datagen.recipes import find_recipe, load_recipe
+
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, overrides or [])
+    figures = figures_of.bench_render(loaded, pages=pages, warm_up_pages=warm_up)
+    typer.echo(figures_of.as_json(figures) if as_json else figures_of.as_text(figures))
 
 
 @app.command(rich_help_panel="Generate")

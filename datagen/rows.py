@@ -123,8 +123,13 @@ def open_workshop(plan: GeneratePlan) -> Workshop:
 
 
 def to_row(
-    plan: GeneratePlan, sampled: SampledPage, judgement: Judgement, licences: Mapping[str, str]
+    plan: GeneratePlan,
+    sampled: SampledPage,
+    judgement: Judgement,
+    licences: Mapping[str, str],
+    png: bytes | None = None,
 ) -> dict[str, Any]:
+    """A row of `SCHEMA`. png: the encoded picture, when that was done before."""
     spec, page, address = sampled.spec, sampled.page, sampled.address
     photo_ids = photo_ids_of(spec)
     photo_licences = dict.fromkeys(licences[photo_id] for photo_id in photo_ids if photo_id in licences)
@@ -143,7 +148,7 @@ def to_row(
     text = "\n".join(line.text for line in page.lines)
     characters = count_characters(text)
     return row | {
-        "image": {"bytes": encode_png(page.image_HW3), "path": None},
+        "image": {"bytes": png or encode_png(page.image_HW3), "path": None},
         "text": text,
         "lines": _lines(spec, page, judgement),
         "caption": caption(spec, page.lines),

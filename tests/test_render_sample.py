@@ -1,17 +1,12 @@
 """Sampling: the same generator gives the same page, and every page is one that was asked for and can be drawn."""
 
-import json
-
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from test_render_pixels import ASSETS, FACES, PHOTO, TEXTS
-from typer.testing import CliRunner
 
 from fonts_manifest.errors import BadInput
-from fonts_manifest.manifest import Manifest, save_manifest
 from render_engine.choose import faces_of_shard, sizes_of_shard
-from render_engine.cli import app
 from render_engine.distribution import PageDistribution, SizeBand, pick
 from render_engine.render import render
 from render_engine.sample import sample_spec
@@ -173,16 +168,3 @@ def test_a_shard_draws_with_few_faces_of_every_script_it_needs():
     assert len(faces_of_shard(np.random.default_rng(0), pages, FACES[:3] + FACES[-1:])) == 4
     with pytest.raises(BadInput, match="covers GB 2312"):
         faces_of_shard(np.random.default_rng(0), pages, LATIN)
-
-
-def test_the_bench_prints_its_figures(tmp_path):
-    save_manifest(Manifest(FACES), tmp_path / "fonts.json")
-    ran = CliRunner().invoke(app, ["render", str(tmp_path / "fonts.json"), "--pages", "8", "--json"])
-    assert ran.exit_code == 0, ran.output
-    figures = json.loads(ran.output)
-    keys = {"text_glyphs_per_s", "rows_per_s_512", "rows_per_s_1024", "ratio_to_pillow", "rss_mb", "first_page_s"}
-    assert keys <= set(figures)
-    assert all(figures[key] > 0 for key in keys)
-    assert figures["ratio_to_skia"] is None
-    assert figures["dropped"] == 0
-    assert set(figures["stage_ms_512"]) == {"crop", "layout", "draw", "encode", "spec"}

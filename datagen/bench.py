@@ -1,0 +1,401 @@
+"""How fast rows are made: a stream of distinct pages over faces and sizes, stage by stage, others beside it.
+
+One process, one thread. Text and photographs are those of a recipe; every page is another one. Peers are given our
+lines, at our places, with their fonts opened before: they lay nothing out, measure no ground and keep no boxes.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from datagen.codec import encode_png
+from datagen.photos import PhotoStore, index_from_json, index_to_json
+from datagen.plan import Address, GeneratePlan, GenerateRecipe, Judgement, make_plan
+from datagen.rows import SampledPage, Workshop, to_row
+from datagen.seeds import rng_for
+from datagen.shards import ShardBuilder
+from datagen.verdict import Verdict
+from fonts_manifest.manifest import load_manifest, save_manifest
+from render_engine.atlas import Atlas
+from render_engine.compose import draw_glyphs, linear_tables
+from render_engine.distribution import PageDistribution, SizeBand
+from render_engine.render import Assets, draw, ground, lay_out, render
+from render_engine.sample import sample_spec
+from render_engine.spec import PageSpec, RenderedLine, RenderedPage, RenderError, spec_from_json, spec_to_json
+
+Image3 = npt.NDArray[np.uint8]
+STAGES = ("sample", "crop", "layout", "draw", "encode", "row", "parquet")
+KEEP = Judgement(verdict=Verdict(keep=True), judged_by="none")
+MISSES_WHEN_WARM = 0.01
+"""Share of glyphs that are new to the atlas, below which caches count as warm."""
+WARM_UP_PAGES = 200
+"""Pages between two looks at that share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderFigures:
+    """What `glyphmill bench render --json` prints. One process, one thread, CPU time."""
+
+    text_glyphs_per_s: float
+    """Visible glyphs laid out, painted, composed and annotated a second on 512 px pages, steady state."""
+    rows_per_s_512: float
+    """Pages of 512 x 512 from crop to Parquet: crop, text, boxes, PNG, row, file. Without choosing what is drawn."""
+    rows_per_s_1024: float
+    rows_per_s_512_with_sampling: float
+    """The same with the choice of text, faces, sizes and colours."""
+    rows_per_s_complex: float
+    """Structured pages of 512 x 512, from crop to PNG."""
+    rows_per_s_compositional: float
+    """Text on things inside photographs, 512 x 512, from crop to PNG."""
+    ratio_to_pillow: float
+    """Time of Pillow's ImageDraw for the same lines at the same places over that of our whole text stage."""
+    ratio_to_skia: float | None
+    """The same for skia-python's drawString; null where it is not installed."""
+    rss_mb: float
+    """Peak resident memory of a process that draws and encodes 512 px pages."""
+    first_page_s: float
+    """From the start of a new Python process to its first encoded 512 px page, compiled code in numba's cache."""
+    cold_glyphs_per_s: float
+    """The text stage of the first pages of a process, whose glyphs are all new to it."""
+    warm_up_pages: int
+    """Pages drawn before `text_glyphs_per_s` was measured."""
+    new_glyphs: float
+    """Share of the glyphs of the measured pages that had to be rasterised."""
+    faces: int
+    sizes: int
+    glyphs_per_page_512: float
+    stage_ms_512: dict[str, float]
+    """Mean milliseconds a page of `STAGES`."""
+    floor_ms_512: float
+    """What cannot be left out: the crop, one pass over the glyphs' pixels, the PNG, the file."""
+    dropped: int
+    """Pages that ended in a RenderError."""
+
+
+def dense_pages(pages: PageDistribution, side_px: int) -> PageDistribution:
+    """The recipe's pages at one size, full of text: over 1,000 glyphs on 512 px, every whole size from 5 to 20."""
+    changes = {
+        "page_sizes_px": ((side_px, side_px),),
+        "size_bands": (
+            SizeBand(low_px=5, high_px=7, weight=0.1),
+            SizeBand(low_px=8, high_px=12, weight=0.5),
+            SizeBand(low_px=13, high_px=20, weight=0.4),
+        ),
+        "difficulty": None,
+        "size_step_px": 1.0,
+        "families": {"background": 1.0},
+        "effects": {"none": 1.0},
+        "layouts": {"columns": 0.6, "list": 0.2, "mosaic": 0.2},
+    }
+    return pages.model_copy(update=changes)
+
+
+class Stream:
+    """Distinct pages of a plan, one after the other, and what each stage took."""
+
+    def __init__(self, plan: GeneratePlan, pages: PageDistribution) -> None:
+        self.plan, self.pages = plan, pages
+        self.workshop = Workshop(plan)
+        self.licences = {photo.photo_id: photo.licence for photo in plan.photos.photos}
+        self.drawn = 0
+
+    def specs(self, count: int) -> list[PageSpec]:
+        """The next `count` pages, over all faces of the plan."""
+        numbers = range(self.drawn, self.drawn + count)
+        self.drawn += count
+        return [self._spec(number) for number in numbers]
+
+    def _spec(self, number: int) -> PageSpec:
+        workshop, plan = self.workshop, self.plan
+        rng = rng_for(plan.seed, 0, number, 0)
+        return sample_spec(rng, self.pages, plan.manifest.faces, workshop.corpus, plan.photos.photos)
+
+    def warm_up(self, most_pages: int) -> tuple[int, float]:
+        """Draw pages until next to no glyph is new: how many, and the glyphs a second of the first of them."""
+        assets, atlas = self.workshop.assets, self.workshop.assets.atlas
+        pages, cold = 0, 0.0
+        while pages < most_pages:
+            known, glyphs, seconds = atlas.count, 0, 0.0
+            for spec in self.specs(WARM_UP_PAGES):
+                image_HW3 = ground(spec, assets)
+                start = time.process_time()
+                try:
+                    draw(spec, assets, lay_out(spec, assets), image_HW3)
+                except RenderError:
+                    continue
+                seconds += time.process_time() - start
+                glyphs += assets.scratch.glyph_count
+            pages += WARM_UP_PAGES
+            cold = cold or glyphs / seconds
+            if atlas.count - known < MISSES_WHEN_WARM * glyphs:
+                break
+        return pages, cold
+
+    def measure(self, count: int) -> tuple[dict[str, float], int, int, list[PageSpec]]:
+        """CPU seconds of every stage over the next `count` pages, their glyphs, the number dropped, the others."""
+        seconds = dict.fromkeys(STAGES, 0.0)
+        glyphs, specs, builder = 0, [], ShardBuilder(self.plan.schema)
+        for number in range(self.drawn, self.drawn + count):
+            marks = [time.process_time()]
+            spec = self._spec(number)
+            marks.append(time.process_time())
+            try:
+                glyphs += self._row(spec, number, builder, marks)
+            except RenderError:
+                continue
+            specs.append(spec)
+            for stage, (start, stop) in zip(STAGES, pairwise(marks), strict=True):
+                seconds[stage] += stop - start
+        self.drawn += count
+        start = time.process_time()
+        builder.finish()
+        seconds["parquet"] += time.process_time() - start
+        return seconds, glyphs, count - len(specs), specs
+
+    def _row(self, spec: PageSpec, number: int, builder: ShardBuilder, marks: list[float]) -> int:
+        assets = self.workshop.assets
+        image_HW3 = ground(spec, assets)
+        marks.append(time.process_time())
+        scratch = lay_out(spec, assets)
+        marks.append(time.process_time())
+        page = RenderedPage(image_HW3=image_HW3, lines=draw(spec, assets, scratch, image_HW3))
+        marks.append(time.process_time())
+        png = encode_png(image_HW3)
+        marks.append(time.process_time())
+        sampled = SampledPage(address=Address(0, number), spec=spec, page=page)
+        row = to_row(self.plan, sampled, KEEP, self.licences, png)
+        marks.append(time.process_time())
+        builder.add(row)
+        marks.append(time.process_time())
+        return scratch.glyph_count
+
+
+def bench_render(recipe: GenerateRecipe, *, pages: int = 400, warm_up_pages: int = 6000) -> RenderFigures:
+    """Figures for the recipe's faces, photographs and texts: `pages` pages of 512 px, a quarter as many of 1024.
+
+    Raises BadInput when something that the recipe names is missing.
+    """
+    plan = make_plan(recipe, "", "")
+    cv2.setNumThreads(1)
+    small = Stream(plan, dense_pages(recipe.pages, 512))
+    warmed, cold = small.warm_up(warm_up_pages)
+    atlas = small.workshop.assets.atlas
+    known = atlas.count
+    stages, glyphs, dropped, specs = small.measure(pages)
+    new_glyphs = (atlas.count - known) / glyphs
+    large = Stream(plan, dense_pages(recipe.pages, 1024))
+    large.workshop.assets = small.workshop.assets
+    large.warm_up(WARM_UP_PAGES)
+    stages_1024, _, dropped_1024, specs_1024 = large.measure(max(8, pages // 4))
+    peers = specs[: max(8, pages // 4)]
+    chosen = stages.pop("sample")
+    stages_1024.pop("sample")
+    count = len(specs)
+    rss_mb, first_page_s = _in_a_new_process(plan, specs)
+    return RenderFigures(
+        text_glyphs_per_s=glyphs / (stages["layout"] + stages["draw"]),
+        rows_per_s_512=count / sum(stages.values()),
+        rows_per_s_1024=len(specs_1024) / sum(stages_1024.values()),
+        rows_per_s_512_with_sampling=count / (chosen + sum(stages.values())),
+        rows_per_s_complex=_family_rows_per_s(plan, "complex", max(8, pages // 4)),
+        rows_per_s_compositional=_family_rows_per_s(plan, "compositional", max(8, pages // 4)),
+        ratio_to_pillow=_ratio(_Pillow(small.workshop.assets), peers, small.workshop.assets),
+        ratio_to_skia=_ratio_to_skia(peers, small.workshop.assets),
+        rss_mb=rss_mb,
+        first_page_s=first_page_s,
+        cold_glyphs_per_s=cold,
+        warm_up_pages=warmed,
+        new_glyphs=new_glyphs,
+        faces=len({face_id for spec in specs for block in spec.blocks for face_id in block.face_ids[:1]}),
+        sizes=len({block.size_px for spec in specs for block in spec.blocks}),
+        glyphs_per_page_512=glyphs / count,
+        stage_ms_512={stage: 1000 * seconds / count for stage, seconds in ({"sample": chosen} | stages).items()},
+        floor_ms_512=1000 * (stages["crop"] + stages["encode"] + stages["parquet"]) / count
+        + _composing_ms(peers, small.workshop.assets),
+        dropped=dropped + dropped_1024,
+    )
+
+
+def _family_rows_per_s(plan: GeneratePlan, family: str, count: int) -> float:
+    """Rows from crop to PNG; the first half warms up."""
+    pages = plan.pages.model_copy(update={"page_sizes_px": ((512, 512),), "families": {family: 1.0}, "degraded": 0.0})
+    stream = Stream(plan, pages)
+    assets = stream.workshop.assets
+    seconds = 0.0
+    drawn = 0
+    for number, spec in enumerate(stream.specs(2 * count)):
+        start = time.process_time()
+        try:
+            encode_png(render(spec, assets).image_HW3)
+        except RenderError:
+            continue
+        if number >= count:
+            seconds += time.process_time() - start
+            drawn += 1
+    return drawn / seconds
+
+
+def _composing_ms(specs: Sequence[PageSpec], assets: Assets) -> float:
+    """One pass over the pixels of a page's glyphs, in black, nothing measured or chosen."""
+    seconds = 0.0
+    for spec in specs:
+        image_HW3 = ground(spec, assets)
+        scratch = lay_out(spec, assets)
+        glyphs, lines = scratch.glyph_count, scratch.line_count
+        atlas: Atlas = assets.atlas
+        found = atlas.find(scratch.keys[:glyphs])
+        inks, opacities = np.zeros((lines, 3), np.uint8), np.full(lines, 255, np.int32)
+        start = time.process_time()
+        draw_glyphs(
+            *(image_HW3, atlas.entries, atlas.pixels, found, scratch.pens[:glyphs], inks, opacities, False),
+            *linear_tables(),
+        )
+        seconds += time.process_time() - start
+    return 1000 * seconds / len(specs)
+
+
+Peer = Callable[[Image3, Iterable[RenderedLine]], float]
+"""Draws lines over a picture; the CPU seconds that took, without opening fonts."""
+
+
+def _ratio(peer: Peer, specs: Sequence[PageSpec], assets: Assets) -> float:
+    """A peer's time over ours for the same pages, turn by turn."""
+    ours = theirs = 0.0
+    for spec in specs:
+        image_HW3 = ground(spec, assets)
+        canvas_HW3 = image_HW3.copy()
+        try:
+            start = time.process_time()
+            lines = draw(spec, assets, lay_out(spec, assets), image_HW3)
+            ours += time.process_time() - start
+        except RenderError:
+            continue
+        theirs += peer(canvas_HW3, lines)
+    return theirs / ours
+
+
+class _Pillow:
+    """`ImageDraw.text` of whole lines, basic layout."""
+
+    def __init__(self, assets: Assets) -> None:
+        self._fonts = assets.fonts
+        self._open: dict[tuple[str, float], ImageFont.FreeTypeFont] = {}
+
+    def __call__(self, canvas_HW3: Image3, lines: Iterable[RenderedLine]) -> float:
+        for line in lines:
+            if (line.face_id, line.size_px) not in self._open:
+                font = self._fonts[line.face_id]
+                self._open[line.face_id, line.size_px] = ImageFont.truetype(
+                    font.path, line.size_px, index=font.face_index, layout_engine=ImageFont.Layout.BASIC
+                )
+        picture = Image.fromarray(canvas_HW3)
+        start = time.process_time()
+        pen = ImageDraw.Draw(picture)
+        for line in lines:
+            place = (line.quad_px[0], line.quad_px[7])
+            pen.text(place, line.text, fill=line.ink_rgb, font=self._open[line.face_id, line.size_px], anchor="lb")
+        return time.process_time() - start
+
+
+def _ratio_to_skia(specs: Sequence[PageSpec], assets: Assets) -> float | None:
+    """`Canvas.drawString` of whole lines, sub-pixel positions, unhinted; None where skia-python is not installed."""
+    try:
+        import skia
+    except ImportError:
+        return None
+    faces: dict[str, Any] = {}
+    fonts: dict[tuple[str, float], Any] = {}
+
+    def peer(canvas_HW3: Image3, lines: Iterable[RenderedLine]) -> float:
+        for line in lines:
+            font = assets.fonts[line.face_id]
+            if line.face_id not in faces:
+                faces[line.face_id] = skia.Typeface.MakeFromFile(font.path, font.face_index)
+            if (line.face_id, line.size_px) not in fonts:
+                opened = fonts[line.face_id, line.size_px] = skia.Font(faces[line.face_id], line.size_px)
+                opened.setSubpixel(True)
+                opened.setHinting(skia.FontHinting.kNone)
+        canvas = skia.Surface(np.dstack((canvas_HW3, np.full(canvas_HW3.shape[:2], 255, np.uint8)))).getCanvas()
+        start = time.process_time()
+        for line in lines:
+            paint = skia.Paint(Color=skia.Color(*line.ink_rgb), AntiAlias=True)
+            font = fonts[line.face_id, line.size_px]
+            canvas.drawString(line.text, line.quad_px[0], line.quad_px[7], font, paint)
+        return time.process_time() - start
+
+    return _ratio(peer, specs, assets)
+
+
+def _in_a_new_process(plan: GeneratePlan, specs: Sequence[PageSpec]) -> tuple[float, float]:
+    """Peak resident MB of a process that draws and encodes `specs`, and its seconds to the first of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_manifest(plan.manifest, Path(folder, "fonts.json"))
+        Path(folder, "photos.json").write_text(index_to_json(plan.photos))
+        Path(folder, "specs.jsonl").write_text("\n".join(map(spec_to_json, specs)))
+        code = "import sys; from datagen.bench import draw_all; draw_all(sys.argv[1])"
+        start = time.time()
+        done = subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True, text=True)
+        figures = json.loads(done.stdout)
+        return figures["rss_mb"], figures["first_page"] - start
+
+
+def draw_all(folder: str) -> None:
+    """Draw and encode the pages of a folder; print when the first was ready and how much memory all took."""
+    manifest = load_manifest(Path(folder, "fonts.json"), verify=False)
+    photos = index_from_json(Path(folder, "photos.json").read_text())
+    assets = Assets(manifest.faces, PhotoStore(photos.photos))
+    first_page = 0.0
+    for line in Path(folder, "specs.jsonl").read_text().splitlines():
+        encode_png(render(spec_from_json(line), assets).image_HW3)
+        first_page = first_page or time.time()
+    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"first_page": first_page, "rss_mb": rss_mb}))
+
+
+def as_json(figures: RenderFigures) -> str:
+    """One JSON object, figures rounded to three decimals."""
+    rounded = json.loads(json.dumps(asdict(figures)), parse_float=lambda text: round(float(text), 3))
+    return json.dumps(rounded, indent=1)
+
+
+def as_text(figures: RenderFigures) -> str:
+    """A table for a person."""
+    skia = "" if figures.ratio_to_skia is None else f", {figures.ratio_to_skia:.1f} times as fast as skia-python"
+    total = sum(milliseconds for stage, milliseconds in figures.stage_ms_512.items() if stage != "sample")
+    stream = (
+        f"{figures.faces} faces, {figures.sizes} sizes, {figures.glyphs_per_page_512:,.0f} glyphs a page of 512 x 512"
+    )
+    cold = f"{figures.cold_glyphs_per_s:,.0f} in a process's first pages"
+    sampled = f"{figures.rows_per_s_512_with_sampling:,.0f} with the choice of what is drawn"
+    lines = [
+        f"{stream}; {figures.new_glyphs:.1%} of them new after {figures.warm_up_pages:,} pages",
+        f"text stage      {figures.text_glyphs_per_s:12,.0f} glyphs/s ({cold})",
+        f"                {figures.ratio_to_pillow:12.1f} times as fast as Pillow{skia}",
+        f"whole rows      {figures.rows_per_s_512:12,.0f} /s of 512 x 512 ({sampled})",
+        f"                {figures.rows_per_s_1024:12,.0f} /s of 1024 x 1024",
+        f"complex pages   {figures.rows_per_s_complex:12,.0f} /s of 512 x 512",
+        f"compositional   {figures.rows_per_s_compositional:12,.0f} /s of 512 x 512",
+        f"memory          {figures.rss_mb:12,.0f} MB resident at most",
+        f"first page      {figures.first_page_s:12.2f} s after the start of a process",
+    ]
+    for stage, milliseconds in figures.stage_ms_512.items():
+        share = "" if stage == "sample" else f" {milliseconds / total:7.1%}"
+        lines.append(f"  {stage:14}{milliseconds:12.3f} ms a page{share}")
+    floor = f"a row takes {total / figures.floor_ms_512:.2f} times the crop, one pass over the glyphs, PNG and file"
+    lines.append(f"  {'floor':14}{figures.floor_ms_512:12.3f} ms a page: {floor}")
+    if figures.dropped:
+        lines.append(f"  {figures.dropped} pages were dropped with a label")
+    return "\n".join(lines)

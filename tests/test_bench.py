@@ -1,0 +1,42 @@
+"""`glyphmill bench render`: its keys, and that its figures belong to what was drawn."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from datagen.bench import STAGES
+from glyphmill import app
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict:
+    places = "[package:matplotlib/mpl-data/fonts/ttf, package:mpl_font/fonts]"
+    fonts = f"fonts={{places: {places}, system: false}}"
+    photos = "photos.places=[{place: package:skimage/data/coffee.png, licence: CC0-1.0}]"
+    few = ["--pages", "8", "--warm-up", "1", "--json"]
+    ran = CliRunner().invoke(app, ["bench", "render", "background", fonts, photos, *few])
+    assert ran.exit_code == 0, ran.output
+    return json.loads(ran.output)
+
+
+def test_the_bench_prints_its_figures(figures: dict) -> None:
+    keys = {"text_glyphs_per_s", "rows_per_s_512", "rows_per_s_1024", "ratio_to_pillow", "rss_mb", "first_page_s"}
+    assert all(figures[key] > 0 for key in keys)
+    assert set(figures["stage_ms_512"]) == set(STAGES)
+    assert figures["dropped"] == 0
+    assert figures["glyphs_per_page_512"] > 500
+    assert figures["warm_up_pages"] == 200
+
+
+def test_its_rates_are_those_of_its_stages(figures: dict) -> None:
+    stages = figures["stage_ms_512"]
+    assert figures["rows_per_s_512_with_sampling"] == pytest.approx(1000 / sum(stages.values()), rel=0.02)
+    text_s = (stages["layout"] + stages["draw"]) / 1000
+    assert figures["text_glyphs_per_s"] == pytest.approx(figures["glyphs_per_page_512"] / text_s, rel=0.02)
+    assert figures["floor_ms_512"] < sum(stages.values()) - stages["sample"]
+
+
+def test_skia_is_measured_where_it_is_installed(figures: dict) -> None:
+    pytest.importorskip("skia")
+    assert figures["ratio_to_skia"] > 0
