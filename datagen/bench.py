@@ -328,7 +328,9 @@ def _ratio_to_skia(specs: Sequence[PageSpec], assets: Assets) -> float | None:
                 opened = fonts[line.face_id, line.size_px] = skia.Font(faces[line.face_id], line.size_px)
                 opened.setSubpixel(True)
                 opened.setHinting(skia.FontHinting.kNone)
-        canvas = skia.Surface(np.dstack((canvas_HW3, np.full(canvas_HW3.shape[:2], 255, np.uint8)))).getCanvas()
+        pixels_HW4 = np.dstack((canvas_HW3, np.full(canvas_HW3.shape[:2], 255, np.uint8)))
+        surface = skia.Surface(pixels_HW4)  # draws into the array and keeps no reference to it
+        canvas = surface.getCanvas()
         start = time.process_time()
         for line in lines:
             paint = skia.Paint(Color=skia.Color(*line.ink_rgb), AntiAlias=True)
