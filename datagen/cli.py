@@ -126,6 +126,44 @@ def redraw(
     typer.echo(f"{shard}, row {row}: identical, {redrawn.shape[1]}x{redrawn.shape[0]} pixels")
 
 
+@app.command(rich_help_panel="Generate")
+def simulate(
+    shards: Annotated[int, typer.Option(min=1, help="977,000 of 1,024 pictures are a billion.")] = 20_000,
+    workers: Annotated[int, typer.Option(min=1, help="Cores.")] = 1000,
+    shard_seconds: Annotated[float, typer.Option(min=0.1, help="Median time of a shard.")] = 30.0,
+    request_seconds: Annotated[float, typer.Option(min=0, help="Median time of a small request.")] = 0.05,
+    worker_mtbf_hours: Annotated[float, typer.Option(min=0.01, help="Between failures of one worker.")] = 24.0,
+    driver_mtbf_hours: Annotated[float, typer.Option(min=0.01, help="Between failures of the driver.")] = 1.0,
+    zombies: Annotated[float, typer.Option(min=0, max=1, help="Share of lost workers that still write.")] = 0.1,
+    poisoned: Annotated[float, typer.Option(min=0, max=1, help="Share of shards with a row that crashes.")] = 1e-4,
+    seed: Annotated[int, typer.Option(min=0, help="Start of all randomness.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Simulate a large run with failures: time, lost work, requests; nothing may be lost or doubled."""
+    import json
+    from dataclasses import asdict
+
+    from datagen.simulate import Scenario, describe_outcome
+    from datagen.simulate import simulate as run
+
+    scenario = Scenario(
+        shards=shards,
+        workers=workers,
+        shard_s=shard_seconds,
+        request_s=request_seconds,
+        worker_mtbf_h=worker_mtbf_hours,
+        driver_mtbf_h=driver_mtbf_hours,
+        zombies=zombies,
+        poisoned=poisoned,
+        seed=seed,
+    )
+    outcome = run(scenario)
+    if as_json:
+        typer.echo(json.dumps({"scenario": asdict(scenario), "outcome": asdict(outcome)}))
+        return
+    typer.echo(describe_outcome(scenario, outcome))
+
+
 @app.command("filter", rich_help_panel="Filter and inspect")
 def filter_(
     recipe: Recipe,

@@ -3,6 +3,7 @@
 What is compared is every byte that readers look at, with a run that nobody disturbed.
 """
 
+import os
 import random
 import subprocess
 import sys
@@ -146,15 +147,18 @@ def test_a_driver_of_ray_killed_at_random_moments_loses_nothing(
         "from pathlib import Path; from engine_runs import DropSome, run\n"
         f"run(Path({str(folder)!r}), {out!r}, executor='ray', workers=2, rows={ROWS}, judge=DropSome(seconds=0.03))\n"
     )
-    rng = random.Random(3)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *filter(None, sys.path)))}
+    rng, kills = random.Random(3), 0
     for _ in range(4):
-        driver = subprocess.Popen([sys.executable, "-c", script])
         before = len(commit.committed_shards(Folder(out)))
-        while driver.poll() is None and len(commit.committed_shards(Folder(out))) <= before + rng.randrange(6):
-            threading.Event().wait(0.1)
+        wanted = before + rng.randrange(1, 9)
+        driver = subprocess.Popen([sys.executable, "-c", script], env=environment)
+        while driver.poll() is None and len(commit.committed_shards(Folder(out))) < wanted:
+            threading.Event().wait(0.05)
         driver.kill()
-        driver.wait()
+        kills += driver.wait() == -9
         assert_only_whole_shards(out, undisturbed)
+    assert kills == 4
     run(folder, out, rows=ROWS)
     assert_same(out, undisturbed)
 
