@@ -8,7 +8,7 @@ import numpy as np
 
 from render_engine.choose import ADVANCE_EM, MAX_CHARACTERS, PageChoices, photo_crop
 from render_engine.distribution import Photo, between, pick
-from render_engine.figures import Canvas, fill_chart, fill_table
+from render_engine.figures import Canvas, fill_chart, fill_table, number_text
 from render_engine.spec import Box, FilledBox, PaperGround, PhotoCrop, Picture, PlainGround, Role
 from render_engine.template import Colour, Node, Palette, Template
 
@@ -253,6 +253,11 @@ class _Filler:
 
     def _least_px(self, part: _Part, down: bool) -> float:
         """What a part cannot do without; empty room and rules can do without any."""
+        if not down and part.ems_px is not None:
+            return part.ems_px
+        natural = self.natural_px(part) if down else None
+        if natural is not None and not part.node.rows:
+            return natural
         if part.children:
             pad = 2 * part.node.pad * self.body_px
             if not part.node.rows or not down:
@@ -264,7 +269,7 @@ class _Filler:
                 if not _is_head(child):
                     break
                 length += part.node.gap * self.body_px
-            return length + pad
+            return length + pad if natural is None else min(length + pad, natural)
         if part.node.slot in (None, "rule"):
             return 0.0
         if down:
@@ -276,7 +281,7 @@ class _Filler:
         node, page, size = part.node, self.page, part.size_px
         wide, high = box[2] - box[0], box[3] - box[1]
         pitch = node.pitch or (self.pitch_em if slot in WRAPPED else HEAD_PITCH_EM)
-        if wide < LEAST_TEXT_EM * size or high < 1.2 * size:
+        if (wide < LEAST_TEXT_EM * size and not node.text) or high < 1.2 * size:
             return
         per_line = wide / (size * ADVANCE_EM[page.lang])
         n_lines = max(1, int(high / (pitch * size)))
@@ -297,6 +302,8 @@ class _Filler:
             text = page.texts.draw(self.rng, page.lang, characters)
         else:
             text = self.words(wide / size, n_lines, len(prefix))
+            if prefix and not text:
+                text = number_text(self.rng, "count")[:3].strip(",")
         if not text.strip():
             return
         text = self.filled(prefix, part.number) + text
