@@ -36,7 +36,7 @@ def recipe_class(kind: str) -> type[Config]:
 
             return GenerateRecipe
         case "filter":
-            from datagen.criteria import FilterRecipe
+            from datagen.filter import FilterRecipe
 
             return FilterRecipe
         case "train":

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from render_engine.spec import Box, FilledBox, PhotoCrop, Polyline, RenderError, Shape
+from render_engine.spec import Box, FilledBox, PhotoCrop, Polyline, RenderError, Shape, is_rgb
 
 CropPhoto = Callable[[PhotoCrop, int, int], npt.NDArray[np.uint8]]
 """(crop, width_px, height_px) -> (height_px, width_px, 3) uint8 sRGB."""
@@ -35,12 +35,16 @@ def check_shapes(shapes: tuple[Shape, ...], max_side_px: int) -> None:
             numbers += [value for point in shape.points_px for value in point]
             if len(shape.points_px) < 2 or not 1 <= shape.width_px <= 64:
                 raise RenderError("bad_spec", "a stroke needs two points and a width of 1 to 64 px")
+            if not is_rgb(shape.rgb):
+                raise RenderError("bad_spec", f"colours are 0 to 255, got {shape.rgb}")
         else:
             numbers += shape.box_px
             if not 0 <= shape.radius_px <= max_side_px:
                 raise RenderError("bad_spec", "radius_px is out of range")
         if isinstance(shape, FilledBox) and not (0 <= shape.opacity <= 1 and 1 <= shape.border_px <= 64):
             raise RenderError("bad_spec", "opacity or border_px of a box is out of range")
+        if isinstance(shape, FilledBox) and not (is_rgb(shape.rgb) and is_rgb(shape.border_rgb)):
+            raise RenderError("bad_spec", f"colours are 0 to 255, got {shape.rgb} and {shape.border_rgb}")
         if not all(abs(value) <= max_side_px for value in numbers):  # NaN fails too
             raise RenderError("bad_spec", "a shape lies outside all pages")
 

@@ -41,6 +41,13 @@ class RenderError(Exception):
 
 
 RGB = tuple[int, int, int]
+
+
+def is_rgb(rgb: RGB | None) -> bool:
+    """Whether a colour can be drawn; none at all can."""
+    return rgb is None or all(0 <= value <= 255 for value in rgb)
+
+
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in px, x1 and y1 exclusive."""
 

@@ -5,6 +5,7 @@ the four basic operations, so pixels and boxes agree and bytes are equal on ever
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -75,7 +76,8 @@ def seen_lines(lines: tuple[RenderedLine, ...], surface: Surface) -> tuple[Rende
         return ()
     projection = project(surface)
     numbers = projection.numbers
-    boxes_L4 = np.array([line.quad_px for line in lines])[:, [0, 1, 4, 5]]
+    # What hangs over the edge of the thing is not drawn, and may lie behind the eye.
+    boxes_L4 = _on_thing(np.array([line.quad_px for line in lines])[:, [0, 1, 4, 5]], surface)
     middles_L2 = (boxes_L4[:, :2] + boxes_L4[:, 2:]) / 2
     at_L2, right_L2, below_L2 = (projection(middles_L2 + step) for step in ((0, 0), (1, 0), (0, 1)))
     along, down = (right_L2 - at_L2).T, (below_L2 - at_L2).T
@@ -94,10 +96,11 @@ def seen_lines(lines: tuple[RenderedLine, ...], surface: Surface) -> tuple[Rende
             ink_rgb=tuple(ink),
             ground_rgb=tuple(ground),
             contrast=contrast,
-            glyph_boxes_px=None if line.glyph_boxes_px is None else _seen_boxes(line.glyph_boxes_px, *numbers),
+            glyph_boxes_px=None if boxes is None else _seen_boxes(_on_thing(boxes, surface), *numbers),
         )
-        for line, quad, scale, ink, ground, contrast in zip(
+        for line, boxes, quad, scale, ink, ground, contrast in zip(
             lines,
+            [line.glyph_boxes_px for line in lines],
             _seen_quads(boxes_L4, *numbers).tolist(),
             scales.tolist(),
             ink_L3.tolist(),
@@ -108,12 +111,20 @@ def seen_lines(lines: tuple[RenderedLine, ...], surface: Surface) -> tuple[Rende
     )
 
 
+def _on_thing(boxes_N4: npt.NDArray[Any], surface: Surface) -> npt.NDArray[Any]:
+    """The parts of the boxes that lie on the flat thing, without those that do not."""
+    sides = (surface.width_px, surface.height_px) * 2
+    clipped_N4 = np.clip(boxes_N4, 0, np.array(sides, boxes_N4.dtype))
+    return clipped_N4[(clipped_N4[:, 0] < clipped_N4[:, 2]) & (clipped_N4[:, 1] < clipped_N4[:, 3])]
+
+
 def brightness(
     surface: Surface, across: npt.NDArray[np.float64], down: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """What sRGB values are multiplied by at points of the unit square; a bow is darker where it turns away."""
     first, second, third = surface.light
-    return (first + (second - first) * across + (third - first) * down) * (1 + surface.bow * (2 * across - 1))
+    lit = (first + (second - first) * across + (third - first) * down) * (1 + surface.bow * (2 * across - 1))
+    return np.maximum(0.0, lit)
 
 
 def _lit(rgb_L3: npt.NDArray[np.int64], light_L1: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -47,7 +47,8 @@ FILTER = {
             {"place": "package:skimage/data/text.png", "licence": "public domain"},
         ],
     },
-    "rules": {"sparse_text": "", "too_small": "min_side >= 160"},
+    "keep": ["none", "sparse", "medium", "dense"],
+    "min_side_px": 160,
 }
 TEXT = ["sparse", "medium", "dense"]
 TRAIN = {
