@@ -36,7 +36,7 @@ def recipe_class(kind: str) -> type[Config]:
 
             return GenerateRecipe
         case "filter":
-            from datagen.filter import FilterRecipe
+            from datagen.criteria import FilterRecipe
 
             return FilterRecipe
         case "train":

@@ -18,10 +18,11 @@ def histogram_svg(
     bins: int = 30,
     value_range: tuple[float, float] | None = None,
     counted: str = "pictures",
+    marks: Sequence[float] = (),
 ) -> str:
     """Counts of each group's values over shared bins, one translucent step area a group.
 
-    `label` stands under the x axis and names the unit, `counted` beside the y axis.
+    `label` stands under the x axis and names the unit, `counted` beside the y axis; `marks` are upright lines.
     Groups without values are left out; no value gives a note.
     """
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in groups.items()}
@@ -44,6 +45,11 @@ def histogram_svg(
         corners.append(f"{to_x(high):.1f},{to_y(0):.1f}")
         title = f"<title>{escape(name)}: {int(count.sum())}</title>"
         shapes.append(f'<polygon class="area s{number % 5}" points="{" ".join(corners)}">{title}</polygon>')
+    for mark in marks:
+        if low <= mark <= high:
+            x = f"{to_x(mark):.1f}"
+            title = f"<title>{mark:g}</title>"
+            shapes.append(f'<line class="mark" x1="{x}" x2="{x}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">{title}</line>')
     return _svg([*shapes, *axes, *_legend(list(counts))])
 
 

@@ -1,9 +1,13 @@
 """The verbs of the data engine; `python -m datagen` and `glyphmill` both bind them."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+import typer.core
+
+if TYPE_CHECKING:
+    from datagen.criteria import FilterRecipe
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -164,8 +168,25 @@ def simulate(
     typer.echo(describe_outcome(scenario, outcome))
 
 
-@app.command("filter", rich_help_panel="Filter and inspect")
-def filter_(
+class _FilterGroup(typer.core.TyperGroup):
+    """`filter RECIPE ...` is short for `filter run RECIPE ...`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+filter_app = typer.Typer(
+    cls=_FilterGroup,
+    no_args_is_help=True,
+    help="Sort real pictures and PDF pages by character density and quality: `filter RECIPE` runs a recipe.",
+)
+app.add_typer(filter_app, name="filter", rich_help_panel="Filter and inspect")
+
+
+@filter_app.command("run")
+def filter_run(
     recipe: Recipe,
     overrides: Overrides = None,
     out: Out = "out/real",
@@ -173,26 +194,80 @@ def filter_(
     workers: Workers = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """Sort real pictures and PDF pages by character density and quality, into the same schema."""
+    """Keep what passes a recipe's rules; `filter RECIPE` is short for it. Run again to go on after a stop."""
+    from datagen.criteria import FilterRecipe
+    from datagen.recipes import find_recipe, load_recipe
+
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), FilterRecipe, overrides or [])
+    _filter_corpus(loaded, out, executor, workers, ray_address)
+
+
+def _filter_corpus(
+    recipe: "FilterRecipe", out: str, executor: Literal["serial", "ray"], workers: int | None, ray_address: str | None
+) -> None:
     from datagen import filter as engine
     from datagen.progress import show_progress
-    from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
+    from datagen.recipes import recipe_hash, recipe_to_yaml
 
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), engine.FilterRecipe, overrides or [])
     with show_progress() as progress:
         report = engine.filter_corpus(
-            loaded,
-            recipe_hash(loaded),
+            recipe,
+            recipe_hash(recipe),
             out,
             executor=executor,
             workers=workers,
             address=ray_address,
-            recipe_yaml=recipe_to_yaml(loaded),
+            recipe_yaml=recipe_to_yaml(recipe),
             progress=progress,
         )
     typer.echo(f"{out}: {report.kept:,} of {report.seen:,} pictures kept, {report.seconds:.1f} s")
     for reason, count in report.reasons.items():
         typer.echo(f"  dropped {count:,}: {reason}")
+
+
+@filter_app.command("scores")
+def filter_scores() -> None:
+    """List the scores that rules may use, cheapest first, and the default rules."""
+    from datagen.criteria import DEFAULT_RULES
+    from datagen.scores import ALIASES, NAMES
+
+    short = {name: alias for alias, name in ALIASES.items()}
+    for name, score in NAMES.items():
+        typer.echo(f"{name:18} {score.meaning}" + (f" (short: {short[name]})" if name in short else ""))
+    typer.echo("\nDefault rules; a picture that breaks one is dropped with its name as the reason:")
+    for name, text in DEFAULT_RULES.items():
+        typer.echo(f"{name:18} {text}")
+
+
+@filter_app.command("explain")
+def filter_explain(
+    run: Annotated[str, typer.Argument(help="A finished run folder of filter.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file; RUN/explain.html unless given.")] = None,
+) -> None:
+    """Show what each rule drops: counts, histograms, and the pictures on both sides of its threshold."""
+    from datagen.explain import explain_run
+
+    page = out or Path(run) / "explain.html"
+    explain_run(run, page)
+    typer.echo(str(page))
+
+
+@app.command(rich_help_panel="Filter and inspect")
+def ingest(
+    places: Annotated[list[str], typer.Argument(help="Files, folders, globs, s3://..., or http(s):// pages.")],
+    licence: Annotated[str, typer.Option(help="Of all of them: an SPDX identifier or a sentence.")],
+    out: Out = "out/ingested",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="pdf_dpi=200, columns.image=jpg, ...: a field of `input`.")
+    ] = None,
+    executor: ExecutorOption = "ray",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Bring pictures, tars, tables, PDFs and web pages into the one schema without loss; nothing is judged."""
+    from datagen.criteria import ingest_recipe
+
+    _filter_corpus(ingest_recipe(places, licence, set_ or []), out, executor, workers, ray_address)
 
 
 @app.command(rich_help_panel="Filter and inspect")

@@ -36,6 +36,11 @@ Problem = Literal[
     "encrypted",  # a document that wants a password
     "file_too_large",
     "duplicate",  # the same bytes as a file listed before
+    "unreadable_place",  # a bucket or an address that cannot be listed
+    "no_image_column",  # a table without the column that the recipe names
+    "no_picture",  # a row of a table whose picture is null or lies elsewhere
+    "compressed_archive",  # .tar.gz and the like: no member can be found without unpacking all before it
+    "unreachable_page",  # a web page that did not load
 ]
 PROBLEMS: tuple[str, ...] = get_args(Problem)
 
@@ -90,6 +95,13 @@ def image_size(source: Path | str | bytes) -> tuple[int, int]:
     with _opened(source) as image:
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def image_format(source: Path | str | bytes) -> str:
+    """Name of the format in lower case, by the content: png, jpeg, ... Raises ImageProblem."""
+    with _opened(source) as image:
+        # MPO is a JPEG with more pictures behind it.
+        return "jpeg" if image.format == "MPO" else (image.format or "").lower()
 
 
 def jpeg_tables(source: Path | str | bytes) -> dict[int, list[int]] | None:

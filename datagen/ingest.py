@@ -1,12 +1,12 @@
-"""Real files -> pictures with an origin and a licence: image folders and PDFs, without loss, page by page.
+"""Real files -> pictures with an origin and a licence: folders, buckets, tars, tables, PDFs, web pages; without loss.
 
-A file that cannot be used becomes an item or a picture with a reason; only a missing place ends a run.
+A file that cannot be used becomes an item or a picture with a reason; only a missing place here ends a run.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,28 +14,50 @@ import numpy.typing as npt
 from pydantic import Field
 
 from datagen.codec import encode_png
-from datagen.decode import SUFFIXES, ImageProblem, Problem, decode_image
+from datagen.containers import (
+    ARROW,
+    COMPRESSED,
+    CONTAINERS,
+    PICTURES,
+    TAR,
+    Columns,
+    Part,
+    is_compressed_archive,
+    list_table,
+    list_tar,
+    read_member,
+    read_row,
+)
+from datagen.decode import ImageProblem, Problem, decode_image
+from datagen.documents import count_pdf_pages, draw_pdf_page, is_pdf
+from datagen.files import FoundFile, bare_name, find_sources, open_file, read_file
+from datagen.storage import Folder
+from datagen.web import WebConfig, capture_pages
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
-from fonts_manifest.places import find_files, resolve_place
 
-POINTS_PER_INCH = 72
+_WANTED = PICTURES | CONTAINERS | {suffix[suffix.rindex(".") :] for suffix in COMPRESSED}
+_HASH_BLOCK = 1 << 22
 
 
 class RealPlace(Config):
     """One place with pictures or documents under one licence."""
 
     place: str
-    """A file, a folder (searched to the bottom), a glob, or `package:NAME/...` inside an installed package."""
+    """A file, a folder (searched to the bottom), a glob, `package:NAME/...` inside an installed package, a bucket
+    (`s3://`, `gs://`), or the address of a web page (`http://`, `https://`)."""
     licence: str
-    """SPDX identifier or a sentence; it is written into every row made from these files."""
+    """SPDX identifier or a sentence; it is written into every row made from these files unless a row has its own."""
 
 
 class IngestConfig(Config):
-    """Which real files are read, and how."""
+    """Which real files are read, and how. Pictures, PDFs, WebDataset tars, Parquet and Arrow tables are found by their
+    names and told apart by their content."""
 
     places: tuple[RealPlace, ...] = Field(min_length=1)
     """A file found in two places counts once, under the licence of the first; equal files count once ("duplicate")."""
+    columns: Columns = Columns()
+    """Names of the columns of tables."""
     pdf_dpi: int = Field(default=150, ge=36, le=600)
     """Resolution at which PDF pages are drawn; 10 point text has an em of 21 px at 150."""
     max_pdf_pages: int = Field(default=100, ge=1)
@@ -43,175 +65,271 @@ class IngestConfig(Config):
     max_megapixels: float = Field(default=40.0, gt=0, le=64)
     """Larger pictures and pages are left out as "too_many_pixels" before anything is decoded or drawn."""
     max_file_megabytes: float = Field(default=500.0, gt=0)
-    """Larger files are left out as "file_too_large" unread."""
+    """Larger pictures and documents are left out as "file_too_large"; tars and tables may be larger."""
+    web: WebConfig = WebConfig()
+    """How web pages are drawn."""
+
+    @property
+    def max_pixels(self) -> int:
+        """Of one picture or page."""
+        return int(self.max_megapixels * 1e6)
+
+    @property
+    def max_bytes(self) -> int:
+        """Of one picture or document."""
+        return int(self.max_file_megabytes * 1e6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealItem:
-    """A picture that a file promises: the file itself, or one page of it."""
+    """A picture that a file promises: the file itself, a part of it, or one page of it."""
 
     path: str
-    """Absolute."""
+    """What `files.open_file` takes."""
     origin: str
-    """How rows name it: the place as the recipe has it, the path inside it, and `#page=1` and up for documents."""
+    """How rows name it: the place as the recipe has it, the path inside it, `#member` or `#row=1` for a part of it, and
+    `#page=1` and up for documents."""
     licence: str
     sha256: str
-    """Of the file; "" when it could not be read."""
+    """Of the file (in a bucket: of its name, size and time); "" when it could not be read."""
+    part: Part | None = None
+    """The part of a tar or a table; None for a file of its own."""
     page: int | None = None
-    """Page of a document, from 0; None for an image file."""
+    """Page of a document, from 0; None for a picture."""
+    caption: str | None = None
+    """The picture in words, where the source had some."""
     problem: Problem | None = None
     """Why the file yields no picture, when that was seen at once."""
+    detail: str = ""
+    """What exactly was wrong."""
 
 
-def list_items(config: IngestConfig) -> list[RealItem]:
+def list_items(config: IngestConfig, captures: Sequence[RealItem] = ()) -> list[RealItem]:
     """Every picture behind `config.places`, in the order of the places and of the names in them.
 
-    Each file is read once, to hash it and to count the pages of documents. Raises BadInput when a place does not exist
-    or nothing at all is found.
+    Each file here is read once, to hash it, to count the pages of documents and the members of archives; nothing is
+    decoded. captures: what `web` made of the addresses among the places. Raises BadInput when a local place does not
+    exist or nothing at all is found.
     """
     items: list[RealItem] = []
-    seen_paths: set[Path] = set()
+    seen_paths: set[str] = set()
     seen_files: set[str] = set()
     for source in config.places:
-        root = resolve_place(source.place)
-        for path in find_files([source.place], SUFFIXES | {".pdf"}):
-            if path.resolve() in seen_paths:
+        if is_web(source.place):
+            items.extend(
+                item for item in captures if source.place in (item.origin, item.origin.rpartition("#screen=")[0])
+            )
+            continue
+        try:
+            found = find_sources(source.place, _WANTED)
+        except ImageProblem as problem:
+            name = bare_name(source.place)
+            items.append(_broken(RealItem(path="", origin=name, licence=source.licence, sha256=""), problem))
+            continue
+        for file in found:
+            if file.path in seen_paths:
                 continue
-            seen_paths.add(path.resolve())
-            inside = path.relative_to(root).as_posix() if root.is_dir() else ""
-            if not inside and path.as_posix() != root.as_posix():
-                inside = path.name  # a glob
-            origin = "/".join(part for part in (source.place.rstrip("/"), inside) if part)
-            items.extend(_items_of(path, origin, source.licence, config, seen_files))
+            seen_paths.add(file.path)
+            items.extend(_items_of(file, source.licence, config, seen_files))
     if not items:
-        places = ", ".join(source.place for source in config.places)
-        raise BadInput(f"{places}: no image and no PDF found; name other places")
+        places = ", ".join(bare_name(source.place) for source in config.places)
+        raise BadInput(f"{places}: no picture, PDF, tar, Parquet or Arrow file found; name other places")
     return items
 
 
-def _items_of(path: Path, origin: str, licence: str, config: IngestConfig, seen_files: set[str]) -> Iterator[RealItem]:
-    def item(sha256: str = "", problem: Problem | None = None, page: int | None = None) -> RealItem:
-        name = origin if page is None else f"{origin}#page={page + 1}"
-        return RealItem(
-            path=str(path.absolute()), origin=name, licence=licence, sha256=sha256, page=page, problem=problem
+def capture_items(config: IngestConfig, folder: Folder) -> list[RealItem]:
+    """The screens of the web pages among the places, taken into `folder` or found there. Raises BadInput."""
+    licences = {source.place: source.licence for source in config.places if is_web(source.place)}
+    if not licences:
+        return []
+    return [
+        RealItem(
+            path=folder.describe(screen.path) if screen.path else "",
+            origin=f"{screen.address}#screen={screen.number + 1}" if screen.path else screen.address,
+            licence=licences[screen.address],
+            sha256=screen.sha256,
+            caption=screen.title or None,
+            problem=screen.problem,
+            detail=screen.detail,
         )
+        for screen in capture_pages(list(licences), config.web, folder)
+    ]
 
+
+def is_web(place: str) -> bool:
+    """Whether a place is the address of a web page."""
+    return place.startswith(("http://", "https://"))
+
+
+def _broken(item: RealItem, problem: ImageProblem) -> RealItem:
+    return replace(item, problem=problem.reason, detail=problem.detail)
+
+
+def _items_of(file: FoundFile, licence: str, config: IngestConfig, seen_files: set[str]) -> Iterator[RealItem]:
+    item = RealItem(path=file.path, origin=file.name, licence=licence, sha256="")
     try:
-        if path.stat().st_size > config.max_file_megabytes * 1e6:
-            yield item(problem="file_too_large")
+        head = _head(file.path)
+        container = _container_of(file.name, head)
+        if container is None and file.size > config.max_bytes:
+            raise ImageProblem("file_too_large", f"{file.size / 1e6:.0f} MB")
+        if container is None and head and is_compressed_archive(file.name):
+            raise ImageProblem("compressed_archive", "unpack it, or store it as a plain .tar")
+        item = replace(item, sha256=fingerprint(file.path, file.stamp))
+        if item.sha256 in seen_files and file.size:
+            raise ImageProblem("duplicate", "the same bytes as a file before")
+        seen_files.add(item.sha256)
+        if container is None:
+            yield from _pages_of(item, head, config)
             return
-        data = path.read_bytes()
-    except OSError:
-        yield item(problem="unreadable_file")
-        return
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 in seen_files and data:
-        yield item(sha256, "duplicate")
-        return
-    seen_files.add(sha256)
-    # The content decides: a PDF begins with %PDF- within its first kilobyte (ISO 32000-1, 7.5.2 and annex H).
-    if b"%PDF-" not in data[:1024]:
-        yield item(sha256)
-        return
-    try:
-        pages = count_pdf_pages(data)
+        parts = list_tar(file.path, config.columns) if container == TAR else list_table(file.path, config.columns)
+        for part in parts:
+            yield from _items_of_part(item, part, config)
     except ImageProblem as problem:
-        yield item(sha256, problem.reason)
+        yield _broken(item, problem)
+
+
+def _head(path: str) -> bytes:
+    with open_file(path) as file:
+        try:
+            return bytes(file.read(2048))
+        except OSError as error:
+            raise ImageProblem("unreadable_file", str(error)) from None
+
+
+def _container_of(name: str, head: bytes) -> str | None:
+    """Which kind of container a file is, by its content: a picture called .tar is a picture."""
+    if head[257:262] == b"ustar":
+        return TAR
+    if head.startswith(b"PAR1"):
+        return ".parquet"
+    if head.startswith(b"ARROW1") or (name.endswith(ARROW) and head.startswith(b"\xff\xff\xff\xff")):
+        return ARROW
+    return None
+
+
+def fingerprint(path: str, stamp: str = "") -> str:
+    """SHA-256 of a file here; of the name and the stamp of one in a bucket. Raises ImageProblem."""
+    if stamp:
+        return hashlib.sha256(f"{bare_name(path)} {stamp}".encode()).hexdigest()
+    digest = hashlib.sha256()
+    with open_file(path) as file:
+        try:
+            while block := file.read(_HASH_BLOCK):
+                digest.update(block)
+        except OSError as error:
+            raise ImageProblem("unreadable_file", str(error)) from None
+    return digest.hexdigest()
+
+
+def _items_of_part(file: RealItem, part: Part, config: IngestConfig) -> Iterator[RealItem]:
+    name = part.origin or (f"{file.origin}#{part.name}" if part.row < 0 else f"{file.origin}#row={part.row + 1}")
+    item = replace(
+        file,
+        origin=name,
+        licence=part.licence or file.licence,
+        part=part,
+        caption=part.caption,
+        problem=part.problem,
+        detail=part.detail,
+    )
+    if part.problem is None and part.name.lower().endswith(".pdf"):
+        try:
+            yield from _pages_of(item, read_member(file.path, part, config.max_bytes), config)
+        except ImageProblem as problem:
+            yield _broken(item, problem)
         return
+    yield item
+
+
+def _pages_of(item: RealItem, head: bytes, config: IngestConfig) -> Iterator[RealItem]:
+    """The item itself, or the pages of the document that it is. Raises ImageProblem."""
+    if not is_pdf(head):
+        yield item
+        return
+    pages = count_pdf_pages(item_bytes(item, config))
     for page in range(min(pages, config.max_pdf_pages)):
-        yield item(sha256, page=page)
+        yield replace(item, origin=f"{item.origin}#page={page + 1}", page=page)
 
 
 def items_digest(items: Sequence[RealItem]) -> str:
     """SHA-256 of the contents, names and licences of all items: equal digests give equal rows."""
-    lines = (f"{item.sha256} {item.page} {item.problem} {item.licence} {item.origin}\n" for item in items)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    lines = (
+        json.dumps(
+            [i.sha256, i.part and (i.part.offset, i.part.row), i.page, i.problem, i.licence, i.origin, i.caption]
+        )
+        for i in items
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def item_bytes(item: RealItem, config: IngestConfig) -> bytes:
+    """The encoded picture or document.
+
+    Raises ImageProblem, and BadInput when a file that could be listed cannot be read any more: a lost network is no
+    property of a picture.
+    """
+    if item.problem:
+        raise ImageProblem(item.problem, item.detail)
+    try:
+        if item.part is None:
+            return read_file(item.path, config.max_bytes)
+        if item.part.row < 0:
+            return read_member(item.path, item.part, config.max_bytes)
+        return read_row(item.path, item.part, config.columns, config.max_bytes)
+    except ImageProblem as problem:
+        if problem.reason != "unreadable_file":
+            raise
+        raise BadInput(f"{bare_name(item.path)}: cannot be read any more ({problem.detail})") from None
+
+
+def decode_item(item: RealItem, data: bytes, config: IngestConfig) -> npt.NDArray[np.uint8]:
+    """The picture in `data`, uint8 sRGB (H, W, 3). Raises ImageProblem."""
+    if item.page is None:
+        return decode_image(data, config.max_pixels)
+    return draw_pdf_page(data, item.page, config.pdf_dpi, config.max_pixels)
+
+
+def check_unchanged(item: RealItem, data: bytes) -> None:
+    """Raises BadInput when a file that was hashed alone is another one now."""
+    if item.part is None and not item.path.partition("://")[1] and hashlib.sha256(data).hexdigest() != item.sha256:
+        raise BadInput(f"{item.path}: has changed since this run listed it; start the run again in another folder")
 
 
 def read_item(item: RealItem, config: IngestConfig) -> npt.NDArray[np.uint8]:
     """The picture of one item, uint8 sRGB (H, W, 3). Raises ImageProblem, and BadInput when the file has changed."""
-    if item.problem:
-        raise ImageProblem(item.problem)
-    try:
-        data = Path(item.path).read_bytes()
-    except OSError as error:
-        raise BadInput(f"{item.path}: cannot be read any more ({error.strerror})") from None
-    if hashlib.sha256(data).hexdigest() != item.sha256:
-        raise BadInput(f"{item.path}: has changed since this run listed it; start the run again in another folder")
-    max_pixels = int(config.max_megapixels * 1e6)
-    return (
-        decode_image(data, max_pixels)
-        if item.page is None
-        else draw_pdf_page(data, item.page, config.pdf_dpi, max_pixels)
-    )
+    data = item_bytes(item, config)
+    check_unchanged(item, data)
+    return decode_item(item, data, config)
 
 
-def count_pdf_pages(data: bytes) -> int:
-    """Number of pages. Raises ImageProblem: "encrypted" when a password is needed, "damaged" when it is no PDF."""
-    document = _open_pdf(data)
-    try:
-        if len(document) == 0:
-            raise ImageProblem("damaged", "a document without pages")
-        return len(document)
-    finally:
-        document.close()
-
-
-def draw_pdf_page(data: bytes, page: int, dpi: int, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Page `page` (from 0) of a PDF on white, uint8 sRGB (H, W, 3), annotations and filled forms included.
-
-    Raises ImageProblem; a page whose size promises more than `max_pixels` is not drawn.
-    """
-    import pypdfium2
-
-    document = _open_pdf(data)
-    try:
-        document.init_forms()
-        pdf_page = document[page]
-        width, height = (side * dpi / POINTS_PER_INCH for side in pdf_page.get_size())
-        if width * height > max_pixels:
-            raise ImageProblem("too_many_pixels", f"{width:.0f} x {height:.0f}, the limit is {max_pixels}")
-        if width < 1 or height < 1:
-            raise ImageProblem("damaged", f"a page of {width:.2f} x {height:.2f} px")
-        bitmap = pdf_page.render(scale=dpi / POINTS_PER_INCH, rev_byteorder=True)
-        image_HWC = bitmap.to_numpy()
-        # Grey pages come with one channel, pages with transparency with four (already laid over white).
-        if image_HWC.ndim == 2 or image_HWC.shape[2] == 1:
-            return np.repeat(image_HWC.reshape(*image_HWC.shape[:2], 1), 3, axis=2)
-        return np.array(image_HWC[:, :, :3], order="C")
-    except pypdfium2.PdfiumError as error:
-        raise ImageProblem("damaged", str(error)) from error
-    finally:
-        document.close()
-
-
-def _open_pdf(data: bytes) -> Any:
-    import pypdfium2
-
-    try:
-        return pypdfium2.PdfDocument(data)
-    except pypdfium2.PdfiumError as error:
-        if "password" in str(error).lower() or "security" in str(error).lower():
-            raise ImageProblem("encrypted", str(error)) from error
-        raise ImageProblem("damaged", str(error)) from error
+def row_id(item: RealItem) -> str:
+    """Unique in a run: the digest of the file, with the part and the page."""
+    # Files that could not be read, and copies of others, are told apart by their names.
+    named = not item.sha256 or item.problem == "duplicate"
+    parts = [(hashlib.sha256(item.origin.encode()).hexdigest() if named else item.sha256)[:32]]
+    if item.part is not None:
+        parts.append(f"r{item.part.row}" if item.part.row >= 0 else f"o{item.part.offset}")
+    if item.page is not None:
+        parts.append(str(item.page))
+    return "-".join(parts)
 
 
 def real_row(item: RealItem, image_HW3: npt.NDArray[np.uint8] | None) -> dict[str, Any]:
     """The columns of `schema.SCHEMA` that come from the file alone; without `image_HW3` the picture is null."""
-    suffix = "" if item.page is None else f"-{item.page}"
     row: dict[str, Any] = {
         "image": {"bytes": None, "path": item.origin},
-        "row_id": f"{(item.sha256 or hashlib.sha256(item.origin.encode()).hexdigest())[:32]}{suffix}",
+        "row_id": row_id(item),
         "source": "real",
         "origin": item.origin,
         "licence": item.licence,
+        "caption": item.caption,
     }
     if image_HW3 is None:
         return row
+    return row | pixel_columns(image_HW3) | {"image": {"bytes": encode_png(image_HW3), "path": item.origin}}
+
+
+def pixel_columns(image_HW3: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """Size and digest of a decoded picture."""
     height, width = image_HW3.shape[:2]
-    return row | {
-        "image": {"bytes": encode_png(image_HW3), "path": item.origin},
-        "width": width,
-        "height": height,
-        "pixels_sha256": hashlib.sha256(image_HW3.tobytes()).hexdigest(),
-    }
+    return {"width": width, "height": height, "pixels_sha256": hashlib.sha256(image_HW3.tobytes()).hexdigest()}

@@ -84,6 +84,16 @@ def load_recipe(path: Path, model: type[R], overrides: Sequence[str] = ()) -> R:
         raise BadInput(_explain(problem, model, root, path, overridden)) from None
 
 
+def override(data: dict[str, Any], overrides: Sequence[str], model: type[R]) -> R:
+    """`data` with `key.sub=value` overrides applied, as a `model`. Raises BadInput."""
+    overridden = [_apply_override(data, override) for override in overrides]
+    try:
+        return model.model_validate(data)
+    except ValidationError as problem:
+        root = yaml.MappingNode("tag:yaml.org,2002:map", [], yaml.Mark("settings", 0, 0, 0, "", 0))
+        raise BadInput(_explain(problem, model, root, Path("settings"), overridden)) from None
+
+
 def _parse(path: Path) -> tuple[dict[str, Any], yaml.Node]:
     try:
         if path.stat().st_size > _MAX_RECIPE_BYTES:

@@ -61,9 +61,30 @@ SCHEMA = pa.schema(
         pa.field("ned", pa.float32()),  # mean read_ned / clean_ned over the lines, weighted by characters
         pa.field("sharpness", pa.float32()),  # log ratio of high to middle spectral power (real pictures)
         pa.field("density_class", pa.string()),  # none, sparse, medium or dense: by characters_per_mp, see density.py
+        # scores of real pictures; those that no rule had to ask for are null, see scores.py
+        pa.field("format", pa.string()),  # png, jpeg, ..., pdf
+        pa.field("jpeg_quality", pa.float32()),  # 1 to 100, from the file's tables; null for other formats
+        pa.field("jpeg_history", pa.float32()),  # the same from the pixels; null when they show none
+        pa.field("luma_mean", pa.float32()),  # 0 to 255
+        pa.field("luma_range", pa.float32()),  # 1st to 99th percentile, 0 to 255
+        pa.field("clipped_dark", pa.float32()),  # share of pixels, 0 to 1
+        pa.field("clipped_bright", pa.float32()),
+        pa.field("saturation", pa.float32()),  # mean, 0 to 1
+        pa.field("entropy", pa.float32()),  # of luma, bits
+        pa.field("blank_share", pa.float32()),  # of tiles of one colour, 0 to 1
+        pa.field("noise", pa.float32()),  # visible grain, luma levels
+        pa.field("upscale", pa.float32()),  # how many times larger than its detail, 1 and up
+        pa.field("repeated_marks", pa.float32()),  # strength of a pattern that repeats all over, 0 to 1
+        pa.field("glyph_height_px", pa.float32()),  # median height of the lines' quads over the characters
+        pa.field("han_share", pa.float32()),  # Han characters among all, 0 to 1
+        pa.field("read_score", pa.float32()),  # the reader's own mean confidence, 0 to 1
+        pa.field("repeated_text", pa.float32()),  # share of characters in lines that stand there three times and more
+        pa.field("phash", pa.string()),  # perceptual hash, 16 hex digits
+        pa.field("duplicate_of", pa.string()),  # row_id, or the benchmark's file, of which this picture is a copy
         # verdict
         pa.field("keep", pa.bool_()),
         pa.field("reason", pa.string()),  # why it was rejected; "" when kept
+        pa.field("detail", pa.string()),  # what exactly was wrong with a file, or the rule that failed and its scores
         pa.field("judged_by", pa.string()),  # "ocr", "rules" or "none"
     ]
 )

@@ -167,6 +167,8 @@ class PageChoices:
         self.opacity = opacity
         self.body_faces = self.face_ids()
         self.ink_kind = pick(rng, pages.inks)
+        self.spacing_em: float | None = None
+        """Letter spacing of all blocks; None draws one for each."""
 
     def face_ids(self) -> tuple[str, ...]:
         """A face for the language and its fallbacks: families are equally likely, then the faces of the family."""
@@ -295,9 +297,7 @@ class PageChoices:
             characters = rows * (box_px[2] - box_px[0]) / (size_px * ADVANCE_EM[self.lang])
             # A tenth more: short last lines of paragraphs take room without filling it.
             text = self.texts.draw(self.rng, self.lang, int(np.clip(characters * 1.1 + 10, 4, MAX_CHARACTERS)))
-        spacing = 0.0
-        if self.rng.random() < self.pages.letter_spacing:
-            spacing = round(float(self.rng.uniform(-0.02, 0.1)), 3)
+        spacing = self.drawn_spacing_em() if self.spacing_em is None else self.spacing_em
         floor = min(between(self.rng, self.pages.min_contrast), 0.93 * reachable_contrast(self.opacity))
         return TextBlock(
             text=text,
@@ -316,6 +316,10 @@ class PageChoices:
             parent=parent,
             underline=underline,
         )
+
+    def drawn_spacing_em(self) -> float:
+        """A letter spacing, mostly none."""
+        return round(float(self.rng.uniform(-0.02, 0.1)), 3) if self.rng.random() < self.pages.letter_spacing else 0.0
 
     def one_line(self, characters: float) -> str:
         """Text that fits one line of so many characters: the first words of a draw."""

@@ -46,8 +46,8 @@ def number_text(rng: np.random.Generator, style: str) -> str:
     return f"{value:,}"
 
 
-def fill_table(page: PageChoices, canvas: Canvas, palette: Palette, size_px: float, box: Box, parent: int) -> None:
-    """A table of labels and numbers that fills its box with whole rows."""
+def fill_table(page: PageChoices, canvas: Canvas, palette: Palette, size_px: float, box: Box, parent: int) -> bool:
+    """A table of labels and numbers that fills its box with whole rows; False, and nothing, when it is too small."""
     rng = page.rng
     x0, y0, x1, y1 = box
     row_px = round(size_px * float(rng.uniform(1.6, 2.3)))
@@ -55,10 +55,11 @@ def fill_table(page: PageChoices, canvas: Canvas, palette: Palette, size_px: flo
     n_rows = int((y1 - y0) // row_px)
     label_em = float(rng.uniform(5.5, 11)) if page.lang != "en" else float(rng.uniform(7, 14))
     cell_em = float(rng.uniform(5.0, 7.5))
-    n_columns = min(8, int(((x1 - x0) / size_px - label_em) / cell_em))
+    label_em = min(label_em, max(4.0, (x1 - x0) / size_px - cell_em))
+    n_columns = min(8, int(((x1 - x0) / size_px - label_em) / cell_em + 1e-6))
     n_rows = min(n_rows, MAX_CELLS // (n_columns + 1)) if n_columns > 0 else 0
     if n_columns < 1 or n_rows < 2:
-        return
+        return False
     table = canvas.group("table", parent, (x0, y0, x1, y0 + n_rows * row_px))
     style = pick(rng, {"lines": 0.4, "grid": 0.25, "zebra": 0.2, "three": 0.15})
     filled_head = style != "three" and rng.random() < 0.5
@@ -93,7 +94,8 @@ def fill_table(page: PageChoices, canvas: Canvas, palette: Palette, size_px: flo
             if row == 0 and column and years:
                 text = str(first_year + column)
             elif row == 0 or column == 0:
-                text = page.fitted((right - left) / size_px, 0.85)
+                wide_em = (right - left) / size_px
+                text = page.fitted(wide_em, 0.85) or page.fitted(wide_em, 1.0) or number_text(rng, "year")
             else:
                 text = number_text(rng, kinds[column - 1])
                 if len(text) * 0.62 * size_px > right - left:
@@ -115,19 +117,20 @@ def fill_table(page: PageChoices, canvas: Canvas, palette: Palette, size_px: flo
                     parent=table,
                 )
             )
+    return True
 
 
-def fill_chart(page: PageChoices, canvas: Canvas, palette: Palette, size_px: float, box: Box, parent: int) -> None:
-    """Bars or a curve over an axis with labels."""
+def fill_chart(page: PageChoices, canvas: Canvas, palette: Palette, size_px: float, box: Box, parent: int) -> bool:
+    """Bars or a curve over an axis with labels; False, and nothing, when its box is too small."""
     rng = page.rng
     x0, y0, x1, y1 = box
     if x1 - x0 < 12 * size_px or y1 - y0 < 6 * size_px:
-        return
+        return False
     axis_x, axis_y = x0 + 3.4 * size_px, y1 - 1.6 * size_px
     top = y0 + 0.7 * size_px
     count = int(np.clip((x1 - axis_x) / (4.2 * size_px), 0, 8))
     if count < 3:
-        return
+        return False
     chart = canvas.group("chart", parent, box)
     step = (x1 - axis_x) / count
     values = rng.uniform(0.15, 0.95, count)
@@ -156,6 +159,7 @@ def fill_chart(page: PageChoices, canvas: Canvas, palette: Palette, size_px: flo
         label_box = (round(left, 2), round(axis_y + 0.25 * size_px, 2), round(left + step, 2), round(y1, 2))
         if text.strip() and len(text) * size_px * min(0.65, ADVANCE_EM[page.lang]) <= step:
             canvas.blocks.append(_label(page, palette, size_px, label_box, text, "center", chart))
+    return True
 
 
 def _label(

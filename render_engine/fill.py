@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from render_engine.choose import ADVANCE_EM, MAX_CHARACTERS, PageChoices, photo_crop
-from render_engine.distribution import Photo, between
-from render_engine.figures import Canvas, fill_chart, fill_table
+from render_engine.distribution import Photo, between, pick
+from render_engine.figures import Canvas, fill_chart, fill_table, number_text
 from render_engine.spec import Box, FilledBox, PaperGround, PhotoCrop, Picture, PlainGround, Role
 from render_engine.template import Colour, Node, Palette, Template
 
@@ -16,6 +16,10 @@ LEAST_TEXT_EM = 2.5
 """Text is not set in boxes narrower than this."""
 WRAPPED = ("paragraph", "list")
 HEAD_PITCH_EM = 1.25
+HEADS = ("title", "heading", "caption", "header", "label", "rule")
+"""Slots that say what follows them: alone they are left out."""
+ATTEMPTS = 8
+"""Pages without any text are drawn again, each a fifth smaller than the one before."""
 
 
 @dataclass(slots=True)
@@ -32,25 +36,41 @@ class _Part:
     repeated: bool = False
     """Not the first of its repetitions."""
     children: list["_Part"] = field(default_factory=list)
+    natural: dict[bool, float | None] = field(default_factory=dict)
+    """Heights that `_Filler.natural_px` found before."""
 
 
 def fill_page(
-    page: PageChoices, template: Template, width_px: int, height_px: int, photos: Sequence[Photo]
+    page: PageChoices,
+    template: Template,
+    width_px: int,
+    height_px: int,
+    photos: Sequence[Photo],
+    frame_px: float = 0.0,
 ) -> tuple[PlainGround | PaperGround, Canvas]:
-    """A page of that template: its ground, and its shapes, blocks and layout tree on the canvas."""
+    """A page of that template: its ground, and its shapes, blocks and layout tree on the canvas.
+
+    frame_px: width of a frame around the page that is left free.
+    """
     rng = page.rng
     palette = template.palettes[int(rng.integers(len(template.palettes)))]
     size = page.body_size_px(width_px / template.most_em, width_px / template.least_em)
     page.body_faces = page.text_face_ids()
+    page.spacing_em = page.drawn_spacing_em()
     margin = between(rng, template.margin) * min(width_px, height_px)
     ground: PlainGround | PaperGround = PlainGround(rgb=palette.rgb("ground"))
     if template.paper and rng.random() < template.paper:
         seed, grain, cell = int(rng.integers(1 << 31)), int(rng.integers(4, 16)), int(rng.integers(8, 64))
         ground = PaperGround(rgb=palette.rgb("ground"), seed=seed, grain=grain, cell_px=cell)
-    filler = _Filler(page, template, palette, size, photos)
-    box = (margin, margin, width_px - margin, height_px - margin)
-    root = filler.draw(template.page, 1)
-    filler.place(root, box, filler.canvas.group("page", -1, (0.0, 0.0, float(width_px), float(height_px))))
+    whole = (frame_px, frame_px, width_px - frame_px, height_px - frame_px)
+    box = (whole[0] + margin, whole[1] + margin, whole[2] - margin, whole[3] - margin)
+    for attempt in range(ATTEMPTS):
+        # Nothing may be left of a page by chance, or for lack of room.
+        filler = _Filler(page, template, palette, page.on_grid(size * 0.8**attempt), photos)
+        root = filler.drawn(template.page, 1)[0]
+        filler.place(root, box, filler.canvas.group("page", -1, whole))
+        if filler.canvas.blocks:
+            break
     return ground, filler.canvas
 
 
@@ -66,6 +86,7 @@ class _Filler:
         self.align = template.align[int(page.rng.integers(len(template.align)))]
         self.indent_em = (1.5 if page.lang == "en" else 2.0) if template.indent else 0.0
         self.canvas = Canvas()
+        self.unused: dict[tuple[str, ...], list[str]] = {}
 
     def draw(self, node: Node, number: int) -> _Part:
         """Every random length of the part and of all inside it."""
@@ -83,21 +104,44 @@ class _Filler:
             share=None if node.share is None else between(self.rng, node.share),
             ems_px=None if node.ems is None else between(self.rng, node.ems) * self.body_px,
         )
-        for child in node.children:
-            if child.chance < 1 and self.rng.random() >= child.chance:
-                continue
-            count = int(self.rng.integers(child.repeat[0], child.repeat[1] + 1))
-            # {n} counts the nearest repetition around it
-            drawn = [self.draw(child, number if child.repeat == (1, 1) else at + 1) for at in range(count)]
-            for one in drawn[1:]:
-                one.repeated = True
+        for child in node.rows or node.columns:
             # parts whose children are all absent by chance leave no gap
-            part.children += [one for one in drawn if one.children or not child.children]
+            part.children += [one for one in self.drawn(child, number) if one.children or not one.node.children]
+        if node.flip and self.rng.random() < node.flip:
+            part.children.reverse()
         return part
+
+    def drawn(self, node: Node, number: int) -> list[_Part]:
+        """The part as often as it comes, which may be never."""
+        if node.chance < 1 and self.rng.random() >= node.chance:
+            return []
+        return self.repeated(node, number)
+
+    def repeated(self, node: Node, number: int) -> list[_Part]:
+        """The part as often as it comes."""
+        count = int(self.rng.integers(node.repeat[0], node.repeat[1] + 1))
+        parts: list[_Part] = []
+        for at in range(count):
+            # {n} counts the nearest repetition around it
+            own = number if node.repeat == (1, 1) else at + 1
+            if node.one_of:
+                choice = pick(self.rng, {at: one.chance for at, one in enumerate(node.one_of)})
+                drawn = self.repeated(node.one_of[choice], own)
+            else:
+                drawn = [self.draw(node, own)]
+            for one in drawn if at else drawn[1:]:
+                one.repeated = True
+            parts += drawn
+        return parts
 
     def natural_px(self, part: _Part, down: bool = True) -> float | None:
         """The height that a part needs of its own; None when it takes what it gets. down: it stands in rows, where
         `ems` and `share` are heights and not widths."""
+        if down not in part.natural:
+            part.natural[down] = self._natural_px(part, down)
+        return part.natural[down]
+
+    def _natural_px(self, part: _Part, down: bool) -> float | None:
         node, pad = part.node, 2 * part.node.pad * self.body_px
         if down and part.ems_px is not None:
             return part.ems_px
@@ -147,18 +191,18 @@ class _Filler:
             for child, child_box in self.divide(part, inner):
                 self.place(child, child_box, group)
         elif node.slot == "rule":
-            middle = (inner[1] + inner[3]) / 2
             thick = max(1.0, part.size_px / 14)
-            self.canvas.shapes.append(
-                FilledBox(box_px=_rounded((inner[0], middle, inner[2], middle + thick)), rgb=self.rgb(node.ink))
-            )
+            x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
+            upright = inner[3] - inner[1] > inner[2] - inner[0]
+            line = (x, inner[1], x + thick, inner[3]) if upright else (inner[0], y, inner[2], y + thick)
+            self.canvas.bar(*line, self.rgb(node.ink))
         elif node.slot == "figure":
             self.canvas.group("figure", parent, inner)
             self.figure(inner, radius)
-        elif node.slot == "table":
-            fill_table(page, self.canvas, self.palette, part.size_px, inner, parent)
-        elif node.slot == "chart":
-            fill_chart(page, self.canvas, self.palette, part.size_px, inner, parent)
+        elif node.slot in ("table", "chart"):
+            fill = fill_table if node.slot == "table" else fill_chart
+            if not fill(page, self.canvas, self.palette, part.size_px, inner, parent):
+                self.text(part, "paragraph", inner, parent)
         elif node.slot is not None:
             self.text(part, node.slot, inner, parent)
 
@@ -169,30 +213,34 @@ class _Filler:
         start, end = (box[1], box[3]) if down else (box[0], box[2])
         gap = node.gap * self.body_px
         children = list(part.children)
+        lengths = [self._fixed_px(child, down, end - start) for child in children]
+        least = [self._least_px(child, down) for child in children]
         squeezed = -1
         while children:
-            room = end - start - gap * (len(children) - 1)
-            fixed = [self._fixed_px(child, down, end - start) for child in children]
-            if squeezed >= 0:
-                fixed[squeezed] = None
-            free = room - sum(length for length in fixed if length is not None)
+            fixed = [None if at == squeezed else length for at, length in enumerate(lengths)]
+            free = end - start - gap * (len(children) - 1) - sum(length for length in fixed if length is not None)
             shares = sum(child.node.weight for child, length in zip(children, fixed, strict=True) if length is None)
-            lengths = [
+            given = [
                 free * child.node.weight / shares if length is None else length
                 for child, length in zip(children, fixed, strict=True)
             ]
-            least = [self._least_px(child, down) for child in children]
-            if free >= -0.01 and all(one >= other for one, other in zip(lengths, least, strict=True)):
+            if free >= -0.01 and all(one >= other for one, other in zip(given, least, strict=True)):
                 break
             # The last repetition goes first, or else the last part: cut short if that helps, then left out.
             last = max((at for at, child in enumerate(children) if child.repeated), default=len(children) - 1)
             if down and squeezed != last and children[last].node.rows and fixed[last] is not None:
                 squeezed = last
             else:
-                children.pop(last)
+                del children[last], lengths[last], least[last]
                 squeezed = -1
+        while down and children and children[-1].node.slot in HEADS and len(children) < len(part.children):
+            children.pop()  # what it speaks of is left out
         placed = []
-        for child, length in zip(children, lengths if children else (), strict=True):
+        for at, (child, length) in enumerate(zip(children, given if children else (), strict=False)):
+            if at and node.divider is not None:
+                middle = start - gap / 2
+                line = (box[0], middle, box[2], middle + 1) if down else (middle, box[1], middle + 1, box[3])
+                self.canvas.bar(*line, self.rgb(node.divider))
             child_box = (box[0], start, box[2], start + length) if down else (start, box[1], start + length, box[3])
             placed.append((child, child_box))
             start += length + gap
@@ -205,9 +253,23 @@ class _Filler:
 
     def _least_px(self, part: _Part, down: bool) -> float:
         """What a part cannot do without; empty room and rules can do without any."""
+        if not down and part.ems_px is not None:
+            return part.ems_px
+        natural = self.natural_px(part) if down else None
+        if natural is not None and not part.node.rows:
+            return natural
         if part.children:
-            inside = [self._least_px(child, down) for child in part.children[:1]]
-            return max(inside) + 2 * part.node.pad * self.body_px
+            pad = 2 * part.node.pad * self.body_px
+            if not part.node.rows or not down:
+                return max(self._least_px(child, down) for child in part.children[:1]) + pad
+            # a heading and what it stands over
+            length = 0.0
+            for child in part.children:
+                length += self._least_px(child, True)
+                if not _is_head(child):
+                    break
+                length += part.node.gap * self.body_px
+            return length + pad if natural is None else min(length + pad, natural)
         if part.node.slot in (None, "rule"):
             return 0.0
         if down:
@@ -218,34 +280,34 @@ class _Filler:
         """A block of text in its box."""
         node, page, size = part.node, self.page, part.size_px
         wide, high = box[2] - box[0], box[3] - box[1]
-        pitch = node.pitch or (self.pitch_em if node.slot in WRAPPED else HEAD_PITCH_EM)
-        if wide < LEAST_TEXT_EM * size or high < 1.2 * size:
+        pitch = node.pitch or (self.pitch_em if slot in WRAPPED else HEAD_PITCH_EM)
+        if (wide < LEAST_TEXT_EM * size and not node.text) or high < 1.2 * size:
             return
         per_line = wide / (size * ADVANCE_EM[page.lang])
         n_lines = max(1, int(high / (pitch * size)))
-        wrapped = node.slot in WRAPPED or n_lines > 1
+        wrapped = slot in WRAPPED or n_lines > 1
         if not wrapped:  # in the middle of its box
             top = box[1] + max(0.0, (high - 1.3 * size) / 2)
             box = (box[0], top, box[2], top + min(high, 1.3 * size))
             pitch = min(pitch, 1.3)
         prefix = node.prefix.get("en" if page.lang == "en" else "zh", "")
         if node.text:
-            words = node.text["en" if page.lang == "en" else "zh"]
-            text = self.filled(words[int(self.rng.integers(len(words)))], part.number)
-        elif node.slot == "page_number":
+            text = self.filled(self.next_of(node.text["en" if page.lang == "en" else "zh"]), part.number)
+        elif slot == "page_number":
             text = str(int(self.rng.integers(1, 600)))
-        elif node.slot == "list":
+        elif slot == "list":
             text = page.items(wide / size, n_lines)
-        elif node.slot == "paragraph":
+        elif slot == "paragraph":
             characters = int(np.clip(n_lines * per_line * 1.1 + 8, 4, MAX_CHARACTERS))
             text = page.texts.draw(self.rng, page.lang, characters)
         else:
-            # lines that are broken between words do not fill their room
-            text = page.fitted(n_lines * wide / size - len(prefix), 0.9 if n_lines == 1 else 0.8)
+            text = self.words(wide / size, n_lines, len(prefix))
+            if prefix and not text:
+                text = number_text(self.rng, "count")[:3].strip(",")
         if not text.strip():
             return
         text = self.filled(prefix, part.number) + text
-        align = node.align or (self.align if node.slot == "paragraph" else "start")
+        align = node.align or (self.align if slot == "paragraph" else "start")
         block = page.block(
             _rounded(box),
             size,
@@ -254,16 +316,37 @@ class _Filler:
             align=align,
             pitch_em=pitch,
             text=text,
-            indent_em=self.indent_em if node.slot == "paragraph" else 0.0,
+            indent_em=self.indent_em if slot == "paragraph" else 0.0,
             role=slot,
             parent=parent,
             underline=node.underline,
         )
         self.canvas.blocks.append(block)
 
+    def words(self, width_em: float, n_lines: int, taken: int) -> str:
+        """A few words for so many lines, of which a prefix of `taken` characters takes its part."""
+        if n_lines == 1:
+            return self.page.fitted(width_em - taken, 0.9) or self.page.fitted(width_em - taken, 1.0)
+        # Lines that are broken between words do not fill their room; a last line that stays empty is a hole.
+        longest = ""
+        for _ in range(3):
+            text = self.page.fitted(n_lines * width_em - taken, 0.8)
+            longest = max(longest, text, key=len)
+            if len(longest) * ADVANCE_EM[self.page.lang] > (n_lines - 0.8) * width_em:
+                break
+        return longest
+
+    def next_of(self, words: tuple[str, ...]) -> str:
+        """One of the words, and none twice on a page before all were there."""
+        left = self.unused.setdefault(words, [])
+        if not left:
+            left += [words[at] for at in self.rng.permutation(len(words)).tolist()]
+        return left.pop()
+
     def filled(self, words: str, number: int) -> str:
         """The words with their placeholders filled."""
         words = words.replace("{n}", str(number))
+        words = re.sub(r"\{p\}", lambda _: str(int(self.rng.integers(1, 10))), words)
         return re.sub(r"\{d\}", lambda _: str(int(self.rng.integers(10))), words)
 
     def figure(self, box: Box, radius_px: int) -> None:
@@ -279,6 +362,12 @@ class _Filler:
     def rgb(self, colour: Colour) -> tuple[int, int, int]:
         """A colour of the page's palette."""
         return self.palette.rgb(colour)
+
+
+def _is_head(part: _Part) -> bool:
+    if not part.children:
+        return part.node.slot in HEADS or (part.node.slot is None and part.node.fill is None)
+    return all(_is_head(child) for child in part.children)
 
 
 def _rounded(box: Box) -> Box:

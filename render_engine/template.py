@@ -62,7 +62,7 @@ class Palette(Config):
 
 
 class Node(Config):
-    """A part of a page: a stack of others (`rows`), others side by side (`columns`), or a `slot` to be filled.
+    """A part of a page: a stack of others (`rows`), others side by side (`columns`), `one_of` several, or a `slot`.
 
     Without any of them it is empty room. Lengths are em of the page's body text where nothing else is said.
     """
@@ -71,6 +71,8 @@ class Node(Config):
     """Parts from top to bottom."""
     columns: tuple["Node", ...] = ()
     """Parts from left to right."""
+    one_of: tuple["Node", ...] = ()
+    """One of these is drawn in its place, as often as their `chance` says; beside it only `chance` and `repeat`."""
     slot: Slot | None = None
     """What is put here: a kind of text, a table, a chart, a figure (a crop of a photograph), a rule."""
     share: Range | None = None
@@ -84,9 +86,13 @@ class Node(Config):
     repeat: tuple[int, int] = (1, 1)
     """The part comes so many times; those that do not fit are left out, so [50, 50] means "as many as fit"."""
     chance: float = Field(default=1.0, gt=0, le=1)
-    """Probability that the part is there at all."""
+    """Probability that the part is there at all; inside `one_of` its weight among the others."""
+    flip: float = Field(default=0.0, ge=0, le=1)
+    """Probability that its parts come in reverse order: the picture on the left, not on the right."""
     gap: float = Field(default=0.0, ge=0, le=50)
     """Room between the children."""
+    divider: Colour | None = None
+    """Colour of a line in the middle of every gap."""
     pad: float = Field(default=0.0, ge=0, le=50)
     """Room inside, on all four sides."""
     size: Range = (1.0, 1.0)
@@ -113,14 +119,17 @@ class Node(Config):
     """Of the corners of the box and of a figure."""
     text: dict[Literal["en", "zh"], tuple[str, ...]] = Field(default={})
     """Words to choose from instead of text of the corpus; pages of mixed text take the Chinese ones. "{n}" is the
-    number of the repetition, "{d}" a random digit."""
+    number of the repetition, "{d}" a random digit, "{p}" one that is not 0."""
     prefix: dict[Literal["en", "zh"], str] = Field(default={})
-    """What stands before text of the corpus, with the same two placeholders: "{n}. "."""
+    """What stands before text of the corpus, with the same placeholders: "{n}. "."""
 
     @model_validator(mode="after")
     def _sensible(self) -> "Node":
-        if sum((bool(self.rows), bool(self.columns), self.slot is not None)) > 1:
-            raise ValueError("a part has rows, columns or a slot, not two of them")
+        if sum((bool(self.rows), bool(self.columns), bool(self.one_of), self.slot is not None)) > 1:
+            raise ValueError("a part has rows, columns, one_of or a slot, not two of them")
+        if self.one_of and not self.model_fields_set <= {"one_of", "chance", "repeat"}:
+            beside = ", ".join(sorted(self.model_fields_set - {"one_of", "chance", "repeat"}))
+            raise ValueError(f"beside one_of only chance and repeat may stand, not {beside}")
         if sum(given is not None for given in (self.share, self.ems, self.lines)) > 1:
             raise ValueError("a part has share, ems or lines, not two of them")
         for name, least, most in (
@@ -137,16 +146,16 @@ class Node(Config):
         for words in (*self.text.values(), tuple(self.prefix.values())):
             for word in words:
                 for placeholder in PLACEHOLDER.findall(word):
-                    if placeholder not in ("{n}", "{d}"):
-                        raise ValueError(f'{word!r}: only "{{n}}" and "{{d}}" are placeholders')
+                    if placeholder not in ("{n}", "{d}", "{p}"):
+                        raise ValueError(f'{word!r}: only "{{n}}", "{{d}}" and "{{p}}" are placeholders')
         if self.text and (set(self.text) != {"en", "zh"} or not all(self.text.values())):
             raise ValueError("text needs words in both languages, en and zh")
         return self
 
     @property
     def children(self) -> tuple["Node", ...]:
-        """Its parts, in reading order."""
-        return self.rows or self.columns
+        """What is in it, in reading order, or may be."""
+        return self.rows or self.columns or self.one_of
 
 
 class Template(Config):

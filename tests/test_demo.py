@@ -47,8 +47,7 @@ FILTER = {
             {"place": "package:skimage/data/text.png", "licence": "public domain"},
         ],
     },
-    "keep": ["none", "sparse", "medium", "dense"],
-    "min_side_px": 160,
+    "rules": {"sparse_text": "", "too_small": "min_side >= 160"},
 }
 TEXT = ["sparse", "medium", "dense"]
 TRAIN = {

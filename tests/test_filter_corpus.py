@@ -12,10 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 from datagen import filter as filtering
 from datagen.codec import decode_png
 from datagen.commit import read_rows
+from datagen.criteria import FilterRecipe, score_item
 from datagen.decode import ImageProblem, decode_image
 from datagen.density import measure_density
-from datagen.filter import FilterRecipe, filter_corpus, filter_item
-from datagen.ingest import IngestConfig, RealPlace, count_pdf_pages, draw_pdf_page, list_items, read_item
+from datagen.documents import count_pdf_pages, draw_pdf_page
+from datagen.filter import filter_corpus
+from datagen.ingest import IngestConfig, RealPlace, list_items, read_item
 from datagen.ocr import open_recognizer
 from fonts_manifest.errors import BadInput
 
@@ -62,7 +64,8 @@ def folder(tmp_path_factory) -> Path:
 
 def config_for(folder: Path, **settings: object) -> FilterRecipe:
     source = IngestConfig(places=(RealPlace(place=str(folder), licence="CC0-1.0"),), pdf_dpi=72)
-    return FilterRecipe(input=source, max_aspect=4.0, rows_per_shard=5, **settings)
+    rules = {"too_narrow": "aspect <= 4", "repeated_text": ""} | settings.pop("rules", {})
+    return FilterRecipe(input=source, rules=rules, rows_per_shard=5, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,7 @@ def test_a_second_run_is_equal_to_the_byte_and_a_finished_one_is_not_repeated(fo
     files = {path.name: path.read_bytes() for path in run[0].rglob("*.parquet")}
     filter_corpus(config_for(folder), "0123456789abcdef", str(tmp_path / "b"), executor="serial")
     assert {path.name: path.read_bytes() for path in (tmp_path / "b").rglob("*.parquet")} == files
-    monkeypatch.setattr(filtering, "filter_item", None)
+    monkeypatch.setattr(filtering, "score_item", None)
     again = filter_corpus(config_for(folder), "0123456789abcdef", str(tmp_path / "b"), executor="serial")
     assert (again.shards_before, again.kept, again.reasons) == (3, 3, run[1].reasons)
 
@@ -128,7 +131,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(folder, run, tmp_path, monk
         pass
 
     def stop(stage, done, total, reasons):
-        if done >= 5:
+        if stage == "write" and done >= 5:
             raise Stop
 
     with pytest.raises(Stop):
@@ -150,14 +153,15 @@ def test_a_changed_folder_cannot_continue_a_run(folder, tmp_path):
 
 
 def test_only_the_classes_asked_for_are_kept(folder):
-    config = config_for(folder, keep=("dense",))
+    config = config_for(folder, keep="density_class == 'dense'")
     cat, page = (
         next(item for item in list_items(config.input) if item.origin.endswith(end)) for end in ("cat.png", "page=1")
     )
-    assert filter_item(cat, config)["reason"] == "no_text"
-    assert filter_item(page, config)["keep"]
-    general = config_for(folder, keep=("none", "sparse"))
-    assert filter_item(page, general)["reason"] == "dense_text"
+    row = score_item(config, cat)
+    assert (row["reason"], row["judged_by"]) == ("density_class == 'dense'", "ocr")
+    assert score_item(config, page)["keep"]
+    general = config_for(folder, keep="density_class in ('none', 'sparse')")
+    assert score_item(general, page)["reason"] == "density_class in ('none', 'sparse')"
 
 
 def test_text_of_a_picture_is_counted_located_and_told_by_script():
@@ -202,5 +206,5 @@ def test_a_file_that_changes_during_a_run_ends_it(tmp_path):
 
 def test_a_place_without_pictures_is_bad_input(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(BadInput, match="no image and no PDF found"):
+    with pytest.raises(BadInput, match="no picture, PDF, tar, Parquet or Arrow file found"):
         list_items(IngestConfig(places=(RealPlace(place=str(tmp_path), licence="x"),)))

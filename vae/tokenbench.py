@@ -378,7 +378,7 @@ def _place(
     if block.cell_px is None:
         return candidate.dropped("unknown_size")
     if block.lang is None:
-        return candidate.dropped("other_language")
+        return candidate.dropped("other_language", "neither Chinese nor English, or without a letter")
     rule = recipe.rule(block.lang)
     scale = rule.cell_px / block.cell_px
     side = recipe.side_px / scale
