@@ -6,16 +6,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import types
 from pathlib import Path
 from typing import Any
 
+import accelerate.tracking
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from vae_runs import stripes, write_run
 
+import vae.guard
 import vae.train
 from fonts_manifest.errors import BadInput
 from vae.checkpoint import latest_checkpoint
@@ -26,8 +28,9 @@ from vae.mixture import Feed, SourceConfig
 from vae.model import GSCAutoencoder
 from vae.objective import Objective
 from vae.optim import MovingAverage, OptimConfig, build_optimizer, learning_rate
-from vae.recipes import TrainRecipe
+from vae.recipes import MachineConfig, TrainRecipe
 from vae.train import train
+from vae.trainee import Trainee
 
 HASH = "0123456789abcdef"
 
@@ -140,22 +143,27 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert validations == [0, 10, 20, 30]
 
 
-def test_a_killed_process_goes_on_bit_for_bit(run: Path, whole: Path, tmp_path: Path) -> None:
+def kill_at(asked: TrainRecipe, out: Path, steps: int) -> None:
+    """Train in a process of its own and kill it without warning once so many steps stand in its log."""
     program = (
         "import sys, vae_runs; from pathlib import Path;"
         "from vae.train import train; from vae.recipes import TrainRecipe;"
-        "train(TrainRecipe.model_validate_json(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))"
+        "train(TrainRecipe.model_validate_json(sys.argv[1]), sys.argv[2], Path(sys.argv[3]),"
+        " progress=lambda stage, done, total, counts: print(done, flush=True))"
     )
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(here), str(here.parent)))}
-    arguments = [sys.executable, "-c", program, recipe(run).model_dump_json(), HASH, str(tmp_path / "out")]
-    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "out/checkpoints/00000010").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert read_report(tmp_path / "out") is None
+    arguments = [sys.executable, "-c", program, asked.model_dump_json(), HASH, str(out)]
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    with process:
+        assert process.stdout is not None
+        assert any(int(line) >= steps for line in process.stdout), "the run ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+    assert read_report(out) is None
+
+
+def test_a_killed_process_goes_on_bit_for_bit(run: Path, whole: Path, tmp_path: Path) -> None:
+    kill_at(recipe(run), tmp_path / "out", 12)
     train(recipe(run), HASH, tmp_path / "out")
     assert same_weights(whole, tmp_path / "out")
 
@@ -261,6 +269,182 @@ def test_a_step_without_finite_loss_is_left_out(run: Path, tmp_path: Path, monke
         True
     ] * 3
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "out").values())
+
+
+def terms_scaled(monkeypatch: pytest.MonkeyPatch, factors: dict[int, float]) -> None:
+    """Multiply the loss of some steps, so that their gradients are spikes."""
+    ordinary = Objective.terms
+
+    def scaled(objective: Objective, step: int, *arguments: Any) -> dict[str, torch.Tensor]:
+        terms = ordinary(objective, step, *arguments)
+        return {name: term * factors.get(step, 1.0) for name, term in terms.items()}
+
+    monkeypatch.setattr(Objective, "terms", scaled)
+
+
+def test_a_spike_is_left_out(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vae.guard, "MIN_HISTORY", 5)
+    terms_scaled(monkeypatch, {2: 1e4, 12: 1e4, 15: 3.0})
+    report = train(recipe(run, steps=20), HASH, tmp_path / "out")
+    finite = [r["finite"] for r in read_metrics(tmp_path / "out") if r["kind"] == "step"]
+    assert [step for step, good in enumerate(finite) if not good] == [12]  # 2: too early to know, 15: no spike
+    assert report.skipped_steps == 1
+
+
+def test_weights_that_went_astray_are_set_back_and_the_run_goes_on(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms_scaled(monkeypatch, {step: float("nan") for step in range(12, 22)})
+    train(recipe(run), HASH, tmp_path / "out")
+    records = read_metrics(tmp_path / "out")
+    (note,) = [r for r in records if r["kind"] == "note"]
+    assert note["step"] == 22
+    assert "the weights are those of step 20 again" in note["text"]
+    assert [r["finite"] for r in records if r["kind"] == "step"] == [True] * 12 + [False] * 10 + [True] * 8
+    # The same again, stopped in the middle of it: the guard remembers through the checkpoint of step 15.
+    ordinary = Feed.batch
+
+    def interrupted(feed: Feed, step: int) -> object:
+        if step == 17:
+            raise KeyboardInterrupt
+        return ordinary(feed, step)
+
+    monkeypatch.setattr(Feed, "batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(run), HASH, tmp_path / "again")
+    monkeypatch.setattr(Feed, "batch", ordinary)
+    train(recipe(run), HASH, tmp_path / "again")
+    assert same_weights(tmp_path / "out", tmp_path / "again")
+    assert [r for r in read_metrics(tmp_path / "again") if r["kind"] == "note"] == [note]
+
+
+def test_what_does_not_help_twice_is_not_tried_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vae.guard, "PATIENCE", 2)
+    terms_scaled(monkeypatch, {step: float("nan") for step in range(6, 30)})
+    with pytest.raises(BadInput, match=r"spike, for 10 steps up to step 11: lower optim\.lr"):
+        train(recipe(run), HASH, tmp_path / "out")
+    assert len([r for r in read_metrics(tmp_path / "out") if r["kind"] == "note"]) == 2
+
+
+def test_the_best_checkpoint_stays_beside_the_last(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ordinary, scores = vae.train.validate, iter([0.0, 30.0, 40.0, 35.0])
+
+    def scored(*arguments: Any) -> Any:
+        measured = ordinary(*arguments)
+        measured.psnr_db["stripes"] = next(scores)
+        return measured
+
+    monkeypatch.setattr(vae.train, "validate", scored)
+    train(recipe(run), HASH, tmp_path / "out")
+    kept = sorted(path.name for path in (tmp_path / "out/checkpoints").iterdir())
+    assert kept == ["00000020", "00000025", "00000030"]
+
+
+def test_too_little_memory_says_what_to_lower(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ordinary = Trainee.forward
+
+    def full(trainee: Trainee, images: torch.Tensor) -> object:
+        if torch.is_grad_enabled() and images.shape[0] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return ordinary(trainee, images)
+
+    monkeypatch.setattr(Trainee, "forward", full)
+    expected = (
+        r"memory does not suffice for 4 pictures of 32x32 px at once in step 0: raise machine\.accumulate \(now 1\), "
+        r"or set machine\.activation_checkpointing to true, or lower batch"
+    )
+    with pytest.raises(BadInput, match=expected):
+        train(recipe(run, steps=2), HASH, tmp_path / "out")
+    report = train(recipe(run, steps=2, machine=MachineConfig(accumulate=2)), HASH, tmp_path / "out")
+    assert report.skipped_steps == 0
+
+
+def test_a_decoder_is_tuned_while_the_encoder_stays(run: Path, whole: Path, tmp_path: Path) -> None:
+    tuned = recipe(run, steps=4, trained="decoder", start_from=str(whole / "ema"))
+    train(tuned, HASH, tmp_path / "out")
+    before, after = (GSCAutoencoder.from_pretrained(folder) for folder in (whole / "ema", tmp_path / "out/model"))
+    for name, tensor in before.state_dict().items():
+        same = torch.equal(tensor, after.state_dict()[name])
+        assert same == (not name.startswith("decoder") or "deep_mirror" in name), name
+    assert after.config.latents_mean is not None
+
+
+def test_another_model_is_no_start(run: Path, whole: Path, tmp_path: Path) -> None:
+    other = recipe(run).model.model_copy(update={"latent_channels": 12})
+    with pytest.raises(BadInput, match=r"is another model: latent_channels is 6, the recipe's model has 12"):
+        train(recipe(run, model=other, start_from=str(whole / "ema")), HASH, tmp_path / "out")
+    with pytest.raises(BadInput, match=r"start_from: .* holds no model"):
+        train(recipe(run, start_from=str(tmp_path)), HASH, tmp_path / "out")
+    shutil.copytree(whole / "checkpoints", tmp_path / "other/checkpoints")
+    with pytest.raises(BadInput, match=r"00000030: is of another model; \d+ tensors differ, such as autoencoder\."):
+        train(recipe(run, model=other), HASH, tmp_path / "other")
+
+
+def test_bf16_trains_within_its_precision(run: Path, tmp_path: Path) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        train(recipe(run, steps=8, machine=MachineConfig(precision=precision)), HASH, tmp_path / precision)
+        losses.append([r["loss"] for r in read_metrics(tmp_path / precision) if r["kind"] == "step"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+    assert losses[0] != losses[1]
+    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "bfloat16").values())
+
+
+def test_events_hold_curves_and_pictures(whole: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    expected = ["train/loss", "train/grad_norm", "terms/mse", "terms_by_source/stripes/mse", "share_realised/stripes"]
+    expected += ["speed/images_per_s", "speed/data_wait_share", "validation_psnr_db/stripes", "validation_ssim/stripes"]
+    assert set(expected) <= set(tags["scalars"])
+    assert [event.step for event in events.Images("original_above_reconstruction/stripes")] == [0, 10, 20, 30]
+    assert events.Images("original_above_reconstruction/stripes")[0].height == 96
+    assert [event.value for event in events.Scalars("share_realised/stripes")] == [1.0] * 30
+
+
+def test_other_trackers_come_through_accelerate(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match=r"machine\.trackers: trackio is not installed"):
+        train(recipe(run, steps=1, machine=MachineConfig(trackers=("trackio",))), HASH, tmp_path / "none")
+    seen: list[tuple[str, object]] = []
+    run_of = types.SimpleNamespace(
+        log=lambda values, step: seen.append(("log", values)), finish=lambda: seen.append(("finish", None))
+    )
+    settings = types.SimpleNamespace(update=lambda values, allow_val_change: seen.append(("settings", values)))
+    trackio = types.SimpleNamespace(init=lambda project: run_of, config=settings)
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    monkeypatch.setattr(accelerate.tracking, "get_available_trackers", lambda: ["trackio"])
+    train(recipe(run, steps=1, machine=MachineConfig(trackers=("trackio",))), HASH, tmp_path / "out")
+    assert [kind for kind, _ in seen] == ["settings", "log", "log", "log", "finish"]
+    assert seen[0][1]["steps"] == 1  # type: ignore[index]
+    assert "validation_psnr_db/stripes" in seen[1][1]  # type: ignore[operator]
+    assert "train/loss" in seen[2][1]  # type: ignore[operator]
+
+
+def test_text_is_read_at_a_validation(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reader:
+        def read_page(self, image_HW3: np.ndarray) -> list[Any]:
+            word = "abcdefgh"[: 6 + int(image_HW3.mean()) % 2]
+            return [types.SimpleNamespace(text=word)]
+
+    monkeypatch.setattr(vae.train, "open_recognizer", lambda name, threads: Reader())
+    train(recipe(run, steps=1, validate_read=2), HASH, tmp_path / "out")
+    ends = [r["ned"]["stripes"] for r in read_metrics(tmp_path / "out") if r["kind"] == "validation"]
+    assert len(ends) == 2
+    assert all(6 / 7 <= ned <= 1 for ned in ends)
+
+
+@pytest.mark.slow
+def test_sixty_steps_survive_three_kills_bit_for_bit(run: Path, tmp_path: Path) -> None:
+    long = recipe(run, steps=60, checkpoint_every=7)
+    train(long, HASH, tmp_path / "whole")
+    for stop in (9, 26, 51):
+        kill_at(long, tmp_path / "out", stop)
+    train(long, HASH, tmp_path / "out")
+    assert same_weights(tmp_path / "whole", tmp_path / "out")
 
 
 def test_training_that_diverges_ends_with_a_sentence(

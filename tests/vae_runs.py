@@ -37,6 +37,7 @@ def write_run(
     group_rows: int = 8,
     origins: Sequence[str] | None = None,
     per_mp: Sequence[float] | None = None,
+    quads: Sequence[Sequence[Sequence[float]]] | None = None,
     rejected: Sequence[Picture] = (),
 ) -> Path:
     """A finished run; real pictures when `origins` are given. Row ids are "r0", "r1", ..., rejected ones "x0", ..."""
@@ -45,6 +46,8 @@ def write_run(
         for i, picture in enumerate(pictures)
     ]
     manifest = []
+    for row, known in zip(rows, quads or (), strict=False):
+        row["lines"] = [{"quad_px": quad} for quad in known]
     (folder / "data").mkdir(parents=True)
     (folder / "rejected").mkdir()
     for shard in range(shards):

@@ -21,6 +21,8 @@ class Batch:
     row_ids: tuple[str, ...]
     """Column `row_id` of each picture."""
     step: int
+    quads_px: tuple[npt.NDArray[np.float32], ...] = ()
+    """(L, 4, 2) corners of the lines known on each picture, in px of the crop, some of them outside; when asked for."""
 
 
 def to_unit_range(images_BHW3: npt.NDArray[np.uint8]) -> torch.Tensor:

@@ -137,13 +137,21 @@ class StagedFeed:
     """
 
     def __init__(
-        self, curriculum: Curriculum, sources: Sequence[SourceConfig], hold_out: float, *, rank: int = 0, world: int = 1
+        self,
+        curriculum: Curriculum,
+        sources: Sequence[SourceConfig],
+        hold_out: float,
+        *,
+        with_quads: bool = False,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
+        """hold_out: share of the rows never trained on. with_quads: batches know the places of the lines too."""
         for batch in curriculum.batches:
             if batch % world:
                 raise BadInput(f"a batch of {batch} cannot be split among {world} processes")
         self.curriculum = curriculum
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._with_quads = rank, world, with_quads
         opened = [open_shapes(source, curriculum.shapes, hold_out) for source in sources]
         self._sources: dict[Shape, list[Source]] = {
             shape: [source[i] for source in opened] for i, shape in enumerate(curriculum.shapes)
@@ -192,7 +200,8 @@ class StagedFeed:
             for i, (digest, reader) in enumerate(zip(feed.digests, feed.readers, strict=True))
         }
         readers = [
-            held.get((i, source.digest)) or SourceReader(source.train, seed, i) for i, source in enumerate(sources)
+            held.get((i, source.digest)) or SourceReader(source.train, seed, i, with_quads=self._with_quads)
+            for i, source in enumerate(sources)
         ]
         return Feed(
             self.curriculum, sources, seed=seed, crop_px=shape, rank=self._rank, world=self._world, readers=readers

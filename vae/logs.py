@@ -62,6 +62,7 @@ class TrainLog:
         from torch.utils.tensorboard import SummaryWriter  # 2 s: only when training
 
         self._out = out
+        self._trackers = [_open_tracker(name, out, settings or {}) for name in trackers]
         self._recent: deque[dict[str, float]] = deque(maxlen=_WINDOW)
         with explained(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,6 @@ class TrainLog:
             os.replace(temporary, out / "metrics.jsonl")
             self._file = (out / "metrics.jsonl").open("a")
         self._events = SummaryWriter(str(out / "tensorboard"), purge_step=start)
-        self._trackers = [_open_tracker(name, out, settings or {}) for name in trackers]
 
     def step(self, record: dict[str, Any]) -> None:
         """A finished step: `vae/train.py` says what stands in it."""

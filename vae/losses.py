@@ -37,6 +37,12 @@ class LossConfig(Config):
     """A name in the cache of `transformers`, or a folder."""
     align_layer: int = Field(default=12, ge=1)
     """The block whose output is aligned with: a middle one; the report does not say which."""
+    read: Schedule = ((0, 0.0),)
+    """What PP-OCR's recogniser and detector see on the reconstruction against the original."""
+    read_lines: int = Field(default=4, ge=1)
+    """Lines of known place that are read on each picture, at most."""
+    read_every: int = Field(default=1, ge=1)
+    """The reader looks at every so many steps: it costs more than a small model."""
     align_adaptive: bool = False
     """Scale the alignment so that its gradient at the encoder's end is as long as the reconstruction's (VA-VAE)."""
 

@@ -347,15 +347,17 @@ def _of_density(table: pa.Table, wanted: Sequence[str]) -> npt.NDArray[np.bool_]
 class SourceReader:
     """Pictures of one list of row groups by ordinal: epoch after epoch, each in its own order."""
 
-    def __init__(self, groups: tuple[RowGroupRows, ...], seed: int, source: int) -> None:
+    def __init__(self, groups: tuple[RowGroupRows, ...], seed: int, source: int, *, with_quads: bool = False) -> None:
         self.groups = groups
         self.seed = seed
         self.source = source
+        self.with_quads = with_quads
         self.sizes = np.array([len(group.rows) for group in groups], np.int64)
         self.rows = int(self.sizes.sum())
         self._epoch = functools.lru_cache(maxsize=2)(self._order_groups)
         self._window = functools.lru_cache(maxsize=2)(self._order_rows)
         self._pictures = functools.lru_cache(maxsize=WINDOW_GROUPS + 1)(self._read_group)
+        self._quads = functools.lru_cache(maxsize=WINDOW_GROUPS + 1)(self._read_quads)
 
     def locate(self, ordinal: int) -> tuple[int, int]:
         """Row group and row of the n-th picture."""
@@ -379,6 +381,12 @@ class SourceReader:
         except ImageProblem as error:
             raise BadInput(f"{self.groups[group].path}: row {ids[row]} is no picture: {error}") from error
 
+    def quads(self, ordinal: int) -> npt.NDArray[np.float32]:
+        """(L, 4, 2) corners of the lines of the n-th picture, none where the row knows none or they are not wanted."""
+        group, row = self.locate(ordinal)
+        found = self._quads(group)[row] if self.with_quads else None
+        return np.array([line["quad_px"] for line in found or ()], np.float32).reshape(-1, 4, 2)
+
     def _rng(self, *address: int) -> np.random.Generator:
         return np.random.Generator(
             np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(0, self.source, *address)))
@@ -400,13 +408,19 @@ class SourceReader:
         )
         return self._rng(epoch, window + 1).permutation(pairs)
 
-    def _read_group(self, group: int) -> tuple[list[str], pa.ChunkedArray]:
+    def _read_quads(self, group: int) -> list[list[dict[str, list[float]]] | None]:
+        return self._read_columns(group, ["lines.list.element.quad_px"])["lines"].to_pylist()
+
+    def _read_columns(self, group: int, columns: list[str]) -> pa.Table:
         place = self.groups[group]
         try:
             with pq.ParquetFile(place.path) as file:
-                table = file.read_row_group(place.group, columns=["row_id", "image.bytes"])
+                return file.read_row_group(place.group, columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise BadInput(f"{place.path}: cannot be read as a shard ({error})") from error
+
+    def _read_group(self, group: int) -> tuple[list[str], pa.ChunkedArray]:
+        table = self._read_columns(group, ["row_id", "image.bytes"])
         return table["row_id"].to_pylist(), table["image"].combine_chunks().field("bytes")
 
 
@@ -475,15 +489,20 @@ class Feed:
 
     def batch(self, step: int) -> Batch:
         """The crops of this rank at this step."""
-        crops, sources, row_ids = [], [], []
+        crops, sources, row_ids, quads_px = [], [], [], []
         for slot, (source, ordinal) in list(enumerate(self.slots(step)))[self.rank :: self.world]:
             row_id, image_HW3 = self.readers[source].fetch(ordinal)
             top, left = crop_corner(self.seed, step, slot, image_HW3.shape[:2], self.crop)
             crops.append(image_HW3[top : top + self.crop[0], left : left + self.crop[1]])
             sources.append(source)
             row_ids.append(row_id)
+            quads_px.append(self.readers[source].quads(ordinal) - np.array([left, top], np.float32))
         return Batch(
-            images_B3HW=to_unit_range(np.stack(crops)), source_ids=tuple(sources), row_ids=tuple(row_ids), step=step
+            images_B3HW=to_unit_range(np.stack(crops)),
+            source_ids=tuple(sources),
+            row_ids=tuple(row_ids),
+            step=step,
+            quads_px=tuple(quads_px),
         )
 
     def state(self, step: int) -> dict[str, object]:

@@ -3,9 +3,11 @@
 Legend: B pictures, H W pixels, D feature width, h w latent cells.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -13,6 +15,7 @@ from fonts_manifest.errors import BadInput
 from vae.alignment import SemanticEncoder, adaptive_weight, alignment_terms, load_dinov2, sample_positions
 from vae.losses import LossConfig, gradient_l1, l1, mse
 from vae.perceptual import LPIPS, load_lpips
+from vae.reading import ReadingLoss, load_reading_loss
 from vae.schedule import ever, value_at
 from vae.trainee import Reconstruction
 
@@ -33,6 +36,13 @@ class Objective(nn.Module):
             load_dinov2(config.align_model, config.align_layer, compression) if ever(config.align) else None
         )
 
+        self.reading: ReadingLoss | None = load_reading_loss(config.read_lines) if ever(config.read) else None
+
+    @property
+    def wants_quads(self) -> bool:
+        """Whether a term looks at lines of known place."""
+        return self.reading is not None
+
     @property
     def feature_width(self) -> int | None:
         """D, when latents are aligned with features."""
@@ -43,13 +53,15 @@ class Objective(nn.Module):
         step: int,
         images_B3HW: torch.Tensor,
         result: Reconstruction,
+        quads_px: Sequence[npt.NDArray[np.float32]],
         autocast: Callable[[], torch.autocast],
         last_layer: torch.Tensor | None = None,
         reduce: Callable[[torch.Tensor], torch.Tensor] = lambda gradient: gradient,
     ) -> dict[str, torch.Tensor]:
         """Each active term, weighted, (B,); their sum is the loss of each picture.
 
-        autocast: the context in which the frozen networks run; the arithmetic of the terms is float32 always.
+        quads_px: the lines known on each picture. autocast: the context in which the frozen networks run; the
+        arithmetic of the terms is float32 always.
         last_layer, reduce: for the adaptive weight (`vae/alignment.py`).
         """
         config, output = self.config, result.output_B3HW.float()
@@ -63,6 +75,11 @@ class Objective(nn.Module):
         if self.lpips is not None and now["lpips"]:
             with autocast():
                 terms["lpips"] = now["lpips"] * self.lpips(output, images_B3HW)
+        weight = value_at(config.read, step)
+        if self.reading is not None and weight and step % config.read_every == 0:
+            with autocast():
+                read = self.reading(output, images_B3HW, quads_px)
+            terms |= {name: weight * term for name, term in read.items()}
         if result.projected_BDhw is not None:
             terms |= self._alignment(step, images_B3HW, result.projected_BDhw, terms, autocast, last_layer, reduce)
         return terms

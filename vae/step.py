@@ -62,7 +62,7 @@ def train_step(run: Run, step: int, batch: Batch) -> dict[str, Any]:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     try:
-        names, terms_Tb = _send_back(run, step, batch.images_B3HW)
+        names, terms_Tb = _send_back(run, step, batch)
         norm = whole(nn.utils.clip_grad_norm_(run.trainee.parameters(), recipe.optim.max_grad_norm))
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise BadInput(_what_to_lower(run, step, batch)) from error
@@ -84,19 +84,20 @@ def train_step(run: Run, step: int, batch: Batch) -> dict[str, Any]:
     }
 
 
-def _send_back(run: Run, step: int, images_b3HW: torch.Tensor) -> tuple[list[str], torch.Tensor]:
+def _send_back(run: Run, step: int, batch: Batch) -> tuple[list[str], torch.Tensor]:
     """Leave the gradient of the mean loss in the parameters; names of the terms and their values (T, b)."""
-    parts = run.recipe.machine.accumulate
-    if len(images_b3HW) % parts:
-        raise BadInput(f"machine.accumulate {parts} does not divide the {len(images_b3HW)} pictures of a process")
+    count, parts = len(batch.images_B3HW), run.recipe.machine.accumulate
+    if count % parts:
+        raise BadInput(f"machine.accumulate {parts} does not divide the {count} pictures of a process")
     found: list[dict[str, torch.Tensor]] = []
-    for number, part in enumerate(images_b3HW.chunk(parts)):
+    for number, part in enumerate(batch.images_B3HW.chunk(parts)):
+        quads_px = batch.quads_px[number * count // parts : (number + 1) * count // parts]
         images = part.to(run.ranks.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         with without_exchange(run.module, number < parts - 1):
             with run.autocast():
                 result = run.module(images)
             last = run.trainee.last_encoder_weight
-            terms = run.objective.terms(step, images, result, run.autocast, last, run.ranks.mean)
+            terms = run.objective.terms(step, images, result, quads_px, run.autocast, last, run.ranks.mean)
             (torch.stack(list(terms.values())).sum(0).mean() / parts).backward()
         found.append({name: term.detach() for name, term in terms.items()})
     return list(found[0]), torch.cat([torch.stack(list(terms.values())) for terms in found], dim=1)

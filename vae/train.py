@@ -140,8 +140,9 @@ def _prepare(recipe: TrainRecipe, ranks: Ranks) -> Run:
         raise BadInput(
             f"validate_px must be a multiple of the compression {autoencoder.compression}, got {recipe.validate_px}"
         )
-    feed = StagedFeed(curriculum, recipe.sources, recipe.hold_out, rank=ranks.rank, world=ranks.world)
     objective = Objective(recipe.losses, autoencoder.compression, recipe.seed).to(ranks.device)
+    place = {"rank": ranks.rank, "world": ranks.world}
+    feed = StagedFeed(curriculum, recipe.sources, recipe.hold_out, with_quads=objective.wants_quads, **place)
     if recipe.model.skip_basis == "pca" and recipe.start_from is None:
         _fit_skip(feed.alone(), autoencoder)
     with torch.random.fork_rng(devices=[]):
