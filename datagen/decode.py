@@ -90,6 +90,34 @@ def decode_image(source: Path | str | bytes, max_pixels: int = MAX_PIXELS) -> np
         return _to_srgb(image)
 
 
+def decode_plainly(source: Path | str | bytes, max_pixels: int = MAX_PIXELS) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """The picture as Pillow's `convert("RGB")` gives it, and what that left out: for figures equal to other scripts'.
+
+    Transparency is dropped (what lies under it shows), EXIF's orientation and ICC profiles are ignored; each that
+    changes something is named in the list. 16-bit grey is scaled, where Pillow would clip it. Raises ImageProblem.
+    """
+    with _opened(source) as image:
+        if image.width * image.height > max_pixels:
+            raise ImageProblem("too_many_pixels", f"{image.width} x {image.height}, the limit is {max_pixels}")
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            raise ImageProblem("several_pages" if image.format == "TIFF" else "animated")
+        image.load()
+        left_out = []
+        if image.getexif().get(0x0112, 1) != 1:
+            left_out.append("orientation ignored")
+        if image.info.get("icc_profile"):
+            left_out.append("colour profile ignored")
+        if "transparency" in image.info or "A" in image.getbands():
+            if np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255:
+                left_out.append("transparency dropped")
+            return np.array(image.convert("RGB"), dtype=np.uint8, order="C"), left_out
+        if image.mode.startswith("I;16"):
+            return _sixteen_bits(image), [*left_out, "16 bits scaled to 8"]
+        if image.mode in ("I", "F"):
+            raise ImageProblem("unknown_range", f"mode {image.mode}")
+        return np.array(image.convert("RGB"), dtype=np.uint8, order="C"), left_out
+
+
 def image_size(source: Path | str | bytes) -> tuple[int, int]:
     """(width, height) in px from the header alone, upright as EXIF says. Raises ImageProblem."""
     with _opened(source) as image:
@@ -142,13 +170,17 @@ def _read(source: Path | str | bytes) -> io.BytesIO:
     return io.BytesIO(data)
 
 
+def _sixteen_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
+    # Pillow's own convert("L") clips at 255: nearly every 16-bit picture would come out white.
+    grey_HW = np.asarray(image).astype(np.uint32)
+    return np.repeat(((grey_HW * 255 + 32767) // 65535).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
 def _to_srgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     profile = image.info.get("icc_profile")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
-        # Pillow's own convert("L") clips at 255: nearly every 16-bit picture would come out white.
-        grey_HW = np.asarray(image).astype(np.uint32)
-        return np.repeat(((grey_HW * 255 + 32767) // 65535).astype(np.uint8)[:, :, None], 3, axis=2)
+        return _sixteen_bits(image)
     if image.mode in ("I", "F"):
         raise ImageProblem("unknown_range", f"mode {image.mode}")
     if "transparency" in image.info or image.mode in ("PA", "LA", "La", "RGBa", "RGBA"):

@@ -12,7 +12,8 @@ from vae_runs import stripes
 from datagen.ocr import PageLine
 from fonts_manifest.errors import BadInput
 from vae.batch import to_unit_range
-from vae.evaluate import Row, bare_skip, bootstrap, evaluate, linear_codec, load_model, network, reconstruct
+from vae.bootstrap import bootstrap
+from vae.evaluate import Row, bare_skip, evaluate, linear_codec, load_model, network, reconstruct
 from vae.family import GSCConfig, build_model
 from vae.skip import LinearSkip
 

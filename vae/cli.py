@@ -106,6 +106,69 @@ def reconstruct(
     typer.echo(f"{out}: {done} pictures, {len(problems)} left out")
 
 
+@app.command("eval", rich_help_panel="Train and judge")
+def eval_(
+    gt: Annotated[Path, typer.Option("--gt", "--gt_dir", help="Folder of the originals.")],
+    recon: Annotated[Path, typer.Option("--recon", "--recon_dir", help="Folder of the reconstructions, same names.")],
+    mode: Annotated[
+        Literal["ned", "pixel", "all"], typer.Option(help="ned: by OCR; pixel: PSNR, SSIM, LPIPS, FID; all: both.")
+    ] = "ned",
+    out: Annotated[
+        Path, typer.Option("--out", "--save_path", help="Folder of the results; the same command goes on with it.")
+    ] = Path("eval_results"),
+    reader: Annotated[
+        Literal["rapidocr", "paddleocr", "torch", "tesseract"], typer.Option(help="Who reads for NED.")
+    ] = "rapidocr",
+    reader_models: Annotated[
+        str | None, typer.Option(help="For paddleocr: a folder of models, or the name of models it fetched before.")
+    ] = None,
+    second: Annotated[
+        Literal["auto", "none", "rapidocr", "paddleocr", "torch", "tesseract"],
+        typer.Option(help="A second reader for NED_second; auto: tesseract when it is installed."),
+    ] = "auto",
+    fast: Annotated[
+        bool, typer.Option(help="Read about twice as fast; texts differ a little from the library's own.")
+    ] = False,
+    vgg_weights: Annotated[Path | None, typer.Option(help="torchvision's VGG16 weights, for LPIPS.")] = None,
+    inception_weights: Annotated[Path | None, typer.Option(help="pytorch-fid's Inception weights, for FID.")] = None,
+    resize: Annotated[
+        bool, typer.Option(help="Resize reconstructions of another size (bicubic) instead of leaving them out.")
+    ] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="JSON with language and category of the originals; GT.json unless given.")
+    ] = None,
+    readings: Annotated[
+        Path | None, typer.Option(help="File of readings shared between runs: originals are then read once.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one for each CPU unless given.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda: for LPIPS, FID and the torch reader.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
+) -> None:
+    """Score reconstructions against originals: a drop-in for OmniDoc-TokenBench's eval_metrics.py, with reasons."""
+    from datagen.progress import show_progress
+    from datagen.reading import ReaderChoice
+    from vae.pixels import PixelChoice
+    from vae.score import choose_second, find_weights, score_folders
+    from vae.scorecard import ScoreChoice, as_table
+
+    vgg, inception = find_weights(vgg_weights, inception_weights)
+    choice = ScoreChoice(
+        mode=mode,
+        reader=ReaderChoice(name=reader, models=reader_models, device=device, fast=fast),
+        second=choose_second(second, reader),
+        pixels=PixelChoice(vgg_weights=vgg, inception_weights=inception, resize=resize, device=device),
+        processes=workers or len(os.sched_getaffinity(0)),
+        batch=8 if device == "cpu" else 64,
+        labels=labels,
+        readings=readings,
+    )
+    with show_progress() as progress:
+        report = score_folders(gt, recon, out, choice, progress)
+    typer.echo(json.dumps(report.results, ensure_ascii=False) if as_json else as_table(report))
+    for note in [] if as_json else report.notes:
+        typer.echo(f"- {note}")
+
+
 @app.command(rich_help_panel="Train and judge")
 def model(
     name: Annotated[str, typer.Argument(help="f16c64, f16c128, f32c128, f32c192 or demo_f16c64.")],

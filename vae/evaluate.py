@@ -15,6 +15,7 @@ import torch
 from datagen.ocr import Recognizer
 from fonts_manifest.errors import BadInput
 from vae.batch import to_uint8, to_unit_range
+from vae.bootstrap import Figure, bootstrap
 from vae.metrics import page_text, psnr, reading_ned, ssim
 from vae.model import GSCAutoencoder
 from vae.skip import LinearSkip
@@ -29,18 +30,6 @@ _Values = npt.NDArray[np.float64]
 
 MIN_CHARACTERS = 5
 """Originals on which the reader finds fewer have no NED: one letter more or less would decide."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """The mean of one metric over the pictures of a set."""
-
-    mean: float
-    low: float
-    """2.5 % point of the bootstrap distribution of the mean."""
-    high: float
-    """97.5 % point."""
-    pictures: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,14 +144,6 @@ def _measure(
     if recognizer is None or not texts:
         return psnr_db, ssim_values, None
     return psnr_db, ssim_values, np.array(reading_ned(recognizer, [outputs[i] for i in texts], list(texts.values())))
-
-
-def bootstrap(values: npt.NDArray[np.float64], draws: int = 1000) -> Figure:
-    """The mean and its 95 % interval over `draws` resamplings of the pictures, from a fixed seed."""
-    rng = np.random.Generator(np.random.Philox(0))
-    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Figure(mean=float(values.mean()), low=float(low), high=float(high), pictures=len(values))
 
 
 def _texts(recognizer: Recognizer | None, pictures: Pictures) -> dict[int, str]:

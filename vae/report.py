@@ -16,7 +16,8 @@ from datagen.commit import read_rows
 from datagen.judge import Agreement, load_calibration
 from datagen.page import facts, figure, grid, paragraph, table, write_page
 from datagen.report import run_sections
-from vae.evaluate import Figure, Row
+from vae.bootstrap import Figure
+from vae.evaluate import Row
 from vae.logs import TrainReport, read_metrics, read_report
 
 _SMOOTH = 20
