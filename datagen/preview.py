@@ -50,8 +50,9 @@ def write_preview(recipe: GenerateRecipe, n: int, out: Path, *, boxes: bool = Fa
 
 
 def label(sampled: SampledPage) -> str:
-    """Address, language and sizes of a page in a few ASCII characters."""
-    sizes = sorted({block.size_px for block in sampled.spec.blocks})
+    """Address, language and sizes of a page as seen in a few ASCII characters."""
+    page = sampled.page
+    sizes = sorted({round(line.size_px * 2) / 2 for line in page.lines}) if page and page.lines else [0.0]
     span = f"{sizes[0]:g}" if len(sizes) == 1 else f"{sizes[0]:g}-{sizes[-1]:g}"
     languages = "/".join(sorted({block.lang for block in sampled.spec.blocks}))
     return f"{sampled.address.shard}:{sampled.address.row} {languages} {span} px"

@@ -110,8 +110,9 @@ class DegradationRanges(Config):
 class PageDistribution(Config):
     """Which pages are drawn, and how often. Weights need not sum to 1."""
 
-    page_sizes_px: tuple[tuple[int, int], ...] = Field(default=((256, 256),), min_length=1)
-    """Width and height of the pictures; each is as likely as the others."""
+    page_sizes_px: tuple[tuple[int, int] | tuple[int, int, float], ...] = Field(default=((256, 256),), min_length=1)
+    """Width and height of the pictures, 32 to 4,096 px, and a weight where they are not equally likely:
+    [[512, 512], [2048, 512, 0.5]]."""
     size_bands: tuple[SizeBand, ...] = Field(
         default=(
             SizeBand(low_px=5, high_px=8, weight=0.3),
@@ -236,11 +237,18 @@ class PageDistribution(Config):
                 )
         if not all(1 <= count <= 6 for count in self.columns):
             raise ValueError(f"columns must be 1 to 6, got {sorted(self.columns)}")
-        if not all(32 <= side <= 4096 for size in self.page_sizes_px for side in size):
+        if not all(32 <= side <= 4096 for size in self.page_sizes_px for side in size[:2]):
             raise ValueError(f"page_sizes_px must lie between 32 and 4096, got {self.page_sizes_px}")
+        if not all(0 < weight < float("inf") for weight in self.page_size_weights):
+            raise ValueError(f"weights of page_sizes_px must be more than 0, got {self.page_sizes_px}")
         if self.difficulty is not None and "size_bands" in self.model_fields_set:
             raise ValueError("difficulty brings its own size_bands: give one of the two")
         return self
+
+    @property
+    def page_size_weights(self) -> tuple[float, ...]:
+        """The weight of every page size."""
+        return tuple(size[2] if len(size) == 3 else 1.0 for size in self.page_sizes_px)
 
     @property
     def bands(self) -> tuple[SizeBand, ...]:

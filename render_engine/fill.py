@@ -71,6 +71,8 @@ def fill_page(
         filler.place(root, box, filler.canvas.group("page", -1, whole))
         if filler.canvas.blocks:
             break
+    else:  # too small for what the template asks for: text alone
+        filler.text(filler.draw(Node(slot="paragraph"), 1), "paragraph", box, 0)
     return ground, filler.canvas
 
 

@@ -39,7 +39,7 @@ def sample_spec(
 
     Raises BadInput when a language has no face that covers it, or photographs are wanted and there are none.
     """
-    width, height = pages.page_sizes_px[int(rng.integers(len(pages.page_sizes_px)))]
+    width, height = _page_size(rng, pages)
     lang = pick(rng, pages.languages)
     family = pick(rng, pages.families)
     if family == "complex":
@@ -71,6 +71,13 @@ def sample_spec(
         blend=pick(rng, pages.blend),
     )
     return _finish(rng, pages, spec)
+
+
+def _page_size(rng: np.random.Generator, pages: PageDistribution) -> tuple[int, int]:
+    weights = pages.page_size_weights
+    equal = len(set(weights)) == 1
+    at = int(rng.integers(len(weights))) if equal else pick(rng, dict(enumerate(weights)))
+    return pages.page_sizes_px[at][:2]
 
 
 def _complex(

@@ -9,7 +9,7 @@ from fonts_manifest.manifest import FontFace
 from render_engine.choose import PageChoices, photo_crop
 from render_engine.distribution import Language, PageDistribution, Photo, SizeBand, TextSource, between, pick
 from render_engine.fill import fill_page
-from render_engine.spec import FilledBox, PageSpec, Surface
+from render_engine.spec import RGB, FilledBox, PageSpec, Surface
 from render_engine.template import load_template
 
 FLAT_SCALE = 2
@@ -29,19 +29,36 @@ class _Habits(NamedTuple):
     shadow: float
     """Largest opacity of its shadow."""
     templates: tuple[str, ...]
+    frame: tuple[float, float] = (0.0, 0.0)
+    """Least and largest width of the frame around its page, as a fraction of the shorter side."""
 
 
-HABITS: dict[Kind, _Habits] = {
-    "sheet": _Habits(
-        (0.65, 0.9), 0.25, 20, 0.05, 0.6,
-        ("surfaces/sheet", "surfaces/sheet", "paper", "exam", "book", "form", "notes", "financial_report"),
+_DOCUMENTS = ("paper", "exam", "book", "form", "notes", "financial_report")
+HABITS: dict[Kind, tuple[_Habits, ...]] = {
+    "sheet": (
+        _Habits((0.65, 0.9), 0.25, 20, 0.05, 0.6, ("surfaces/sheet",)),
+        _Habits((0.65, 0.8), 0.25, 20, 0.05, 0.6, _DOCUMENTS),
+        _Habits((1.2, 1.5), 0.25, 12, 0.04, 0.6, ("surfaces/sheet", "textbook", "slide")),
     ),
-    "note": _Habits((0.85, 1.15), 0.2, 15, 0.07, 0.55, ("surfaces/note",)),
-    "board": _Habits((1.1, 1.7), 0.25, 4, 0.0, 0.5, ("surfaces/board",)),
-    "sign": _Habits((0.8, 2.0), 0.3, 4, 0.0, 0.4, ("surfaces/sign",)),
-    "label": _Habits((0.8, 1.6), 0.12, 8, 0.1, 0.25, ("surfaces/label",)),
-    "screen": _Habits((1.2, 1.8), 0.25, 6, 0.0, 0.5, ("web", "app", "slide")),
-}  # fmt: skip
+    "note": (_Habits((0.85, 1.15), 0.2, 15, 0.07, 0.55, ("surfaces/note",)),),
+    "board": (
+        _Habits((1.1, 1.7), 0.25, 4, 0.0, 0.5, ("surfaces/board",)),
+        _Habits((0.65, 0.85), 0.2, 4, 0.0, 0.5, ("surfaces/board",)),
+    ),
+    "sign": (
+        _Habits((0.8, 1.3), 0.3, 4, 0.0, 0.4, ("surfaces/sign",)),
+        _Habits((1.5, 2.4), 0.3, 4, 0.0, 0.4, ("surfaces/sign",)),
+    ),
+    "label": (_Habits((0.8, 1.6), 0.12, 8, 0.1, 0.25, ("surfaces/label",)),),
+    "screen": (
+        _Habits((1.3, 1.8), 0.25, 6, 0.0, 0.5, ("web", "web", "slide"), (0.015, 0.035)),  # a monitor
+        _Habits((0.48, 0.6), 0.15, 15, 0.0, 0.5, ("app",), (0.025, 0.05)),  # a telephone
+        _Habits((0.7, 0.78), 0.2, 12, 0.0, 0.5, ("app", "web", "magazine"), (0.03, 0.06)),  # a tablet
+    ),
+}
+"""Ways to meet each kind of thing, each as likely as the others."""
+FRAMES: tuple[RGB, ...] = ((24, 24, 27), (12, 12, 12), (58, 60, 66), (196, 198, 203))
+MAX_FRAME_PX = 64
 
 
 def sample_surface(
@@ -56,7 +73,7 @@ def sample_surface(
 ) -> PageSpec:
     """A page on a thing inside a photograph. Raises BadInput without photographs."""
     kind = pick(rng, pages.surfaces)
-    habits = HABITS[kind]
+    habits = HABITS[kind][int(rng.integers(len(HABITS[kind])))]
     background = photo_crop(rng, pages, photos, width_px, height_px)
     quad, seen_width, seen_height = _stand(rng, habits, width_px, height_px, pages.surface_share)
     flat_width, flat_height = max(16, round(FLAT_SCALE * seen_width)), max(16, round(FLAT_SCALE * seen_height))
@@ -70,12 +87,12 @@ def sample_surface(
     )
     name = habits.templates[int(rng.integers(len(habits.templates)))]
     page = PageChoices(rng, flat_pages, faces, texts, lang, 1.0)
-    ground, canvas = fill_page(page, load_template(name), flat_width, flat_height, photos)
-    if kind == "screen":
-        bezel = FilledBox(
-            box_px=(0.0, 0.0, float(flat_width), float(flat_height)), border_rgb=(24, 24, 27), border_px=5
-        )
-        canvas.shapes.append(bezel)
+    frame = min(MAX_FRAME_PX, round(between(rng, habits.frame) * min(flat_width, flat_height)))
+    ground, canvas = fill_page(page, load_template(name), flat_width, flat_height, photos, frame_px=frame)
+    if frame:
+        whole = (0.0, 0.0, float(flat_width), float(flat_height))
+        rgb = FRAMES[int(rng.integers(len(FRAMES)))]
+        canvas.shapes.append(FilledBox(box_px=whole, border_rgb=rgb, border_px=frame))
     bow = round(float(rng.uniform(-habits.bow, habits.bow)), 3) if habits.bow and rng.random() < 0.6 else 0.0
     bright = float(rng.uniform(0.82, 1.02)) if kind != "screen" else 1.0
     fall = rng.uniform(-0.14, 0.08, 2) if kind != "screen" else (0.0, 0.0)
