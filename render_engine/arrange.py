@@ -23,7 +23,11 @@ def columns(page: PageChoices, area: Box, *, listed: bool) -> list[TextBlock]:
         align: Literal["start", "center"] = "center" if page.rng.random() < 0.5 else "start"
         head_ink = page.ink("colour") if page.rng.random() < 0.3 else ink
         faces = page.face_ids() if page.rng.random() < 0.5 else page.body_faces
-        blocks.append(page.block(box, head, face_ids=faces, ink_rgb=head_ink, align=align, pitch_em=1.4, text=text))
+        blocks.append(
+            page.block(
+                box, head, face_ids=faces, ink_rgb=head_ink, align=align, pitch_em=1.4, text=text, role="heading"
+            )
+        )
         y0 = min(y1, y0 + 1.5 * head + 0.5 * size)
     count = pick(page.rng, page.pages.columns)
     gutter = size * float(page.rng.uniform(1.0, 2.5))

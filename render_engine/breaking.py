@@ -80,14 +80,10 @@ DIVISIBLE = re.compile(r"(?<![\w./@:'’-])[A-Za-z][a-z]{5,}(?![\w/@'’-]|[.:]\
 """Words that may be divided: six letters and more, no part of a compound, an abbreviation or an address."""
 
 
-def find_hyphens(text: str) -> npt.NDArray[np.uint8]:
-    """(len(text),) uint8: 1 where an English word may be divided before that character (TeX's patterns, as pyphen has
-    them), two letters left before it and three behind it at least."""
-    points = np.zeros(len(text), np.uint8)
-    for word in DIVISIBLE.finditer(text):
-        for inside in _points_of(word.group().lower()):
-            points[word.start() + inside] = 1
-    return points
+def find_hyphens(text: str) -> list[int]:
+    """Where an English word may be divided before that character (TeX's patterns, as pyphen has them), two letters left
+    before it and three behind it at least."""
+    return [word.start() + inside for word in DIVISIBLE.finditer(text) for inside in _points_of(word.group().lower())]
 
 
 @functools.lru_cache(1 << 16)

@@ -10,7 +10,9 @@ import numpy as np
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace
 from render_engine.distribution import Language, PageDistribution, Photo, SizeBand, TextSource, between, pick
-from render_engine.spec import RGB, Box, PhotoCrop, Role, TextBlock
+from render_engine.drawable import nearest_drawing, undrawn, without
+from render_engine.emphasis import choose_runs, sibling
+from render_engine.spec import RGB, Box, PhotoCrop, Role, TextBlock, TextRun
 
 ADVANCE_EM = {"en": 0.52, "zh": 1.0, "mixed": 0.78}
 """Mean advance of a character, blanks included: how much text fills a box (DejaVu .55, STIX .45, Chinese 1)."""
@@ -38,9 +40,10 @@ def usable_faces(faces: Sequence[FontFace], lang: str) -> list[FontFace]:
 def faces_of_shard(
     rng: np.random.Generator, pages: PageDistribution, faces: Sequence[FontFace]
 ) -> tuple[FontFace, ...]:
-    """`pages.faces_per_shard` of the faces, in the order of `faces`: half for each of the scripts that are wanted.
+    """`pages.faces_per_shard` of the faces, in the order of `faces`.
 
     The share of a script follows the weights of the languages; a script with fewer faces leaves its room to the other.
+    Every second face brings the bold or the italic face of its family with it, for emphasis inside its paragraphs.
     Raises BadInput when a wanted language has no face.
     """
     wanted = {lang: weight for lang, weight in pages.languages.items() if weight > 0}
@@ -52,7 +55,8 @@ def faces_of_shard(
     n_han = 0 if english == 1 else max(1, round(pages.faces_per_shard * (1 - english)))
     n_han = min(max(n_han, pages.faces_per_shard - len(latin)), len(han))
     n_latin = min(pages.faces_per_shard - n_han, len(latin))
-    chosen = {face.face_id for group, count in ((han, n_han), (latin, n_latin)) for face in _some(rng, group, count)}
+    some = [face for group, count in ((han, n_han), (latin, n_latin)) for face in _some(rng, group, count)]
+    chosen = {face.face_id for face in some}
     return tuple(face for face in faces if face.face_id in chosen)
 
 
@@ -69,7 +73,14 @@ def sizes_of_shard(rng: np.random.Generator, pages: PageDistribution) -> PageDis
 
 
 def _some(rng: np.random.Generator, faces: Sequence[FontFace], count: int) -> list[FontFace]:
-    return [faces[at] for at in rng.permutation(len(faces))[:count].tolist()]
+    chosen: dict[str, FontFace] = {}
+    for turn, at in enumerate(rng.permutation(len(faces)).tolist()):
+        face = faces[at]
+        companion = sibling(face, faces, bold=turn % 4 == 0) if turn % 2 == 0 else None
+        for one in (face, companion):
+            if one is not None and len(chosen) < count:
+                chosen[one.face_id] = one
+    return list(chosen.values())
 
 
 @functools.cache
@@ -165,10 +176,20 @@ class PageChoices:
         self.texts = texts
         self.lang = lang
         self.opacity = opacity
+        self._by_id = {face.face_id: face for face in faces}
         self.body_faces = self.face_ids()
         self.ink_kind = pick(rng, pages.inks)
         self.spacing_em: float | None = None
         """Letter spacing of all blocks; None draws one for each."""
+        # A stream of its own: a habit of typesetting moves nothing else of the page.
+        self.habits = rng.spawn(1)[0]
+        chances = self.habits.random(3) < (pages.hyphenation, pages.squeezed, pages.autospaced)
+        ragged = self.habits.random() < 0.25
+        self.hyphenated = {"justify", "start"} if ragged else {"justify"}
+        if not chances[0] or lang != "en":
+            self.hyphenated = set()
+        self.squeezes = bool(chances[1]) and lang != "en"
+        self.autospace_em = float(self.habits.choice((0.25, 0.25, 0.125))) if chances[2] and lang != "en" else 0.0
 
     def face_ids(self) -> tuple[str, ...]:
         """A face for the language and its fallbacks: families are equally likely, then the faces of the family."""
@@ -297,6 +318,10 @@ class PageChoices:
             characters = rows * (box_px[2] - box_px[0]) / (size_px * ADVANCE_EM[self.lang])
             # A tenth more: short last lines of paragraphs take room without filling it.
             text = self.texts.draw(self.rng, self.lang, int(np.clip(characters * 1.1 + 10, 4, MAX_CHARACTERS)))
+        face_ids, text = self.drawable(face_ids, text)
+        runs: tuple[TextRun, ...] = ()
+        if role in ("paragraph", "list") and self.habits.random() < self.pages.emphasis:
+            runs = choose_runs(self.habits, text, self.emphasised(face_ids))
         spacing = self.drawn_spacing_em() if self.spacing_em is None else self.spacing_em
         floor = min(between(self.rng, self.pages.min_contrast), 0.93 * reachable_contrast(self.opacity))
         return TextBlock(
@@ -309,6 +334,10 @@ class PageChoices:
             align=align,
             first_line_indent_em=indent_em,
             letter_spacing_em=spacing,
+            hyphenate=role == "paragraph" and align in self.hyphenated,
+            squeeze=self.squeezes,
+            autospace_em=self.autospace_em,
+            runs=runs,
             ink_rgb=ink_rgb,
             opacity=self.opacity,
             min_contrast=round(max(1.0, floor), 2),
@@ -320,6 +349,29 @@ class PageChoices:
     def drawn_spacing_em(self) -> float:
         """A letter spacing, mostly none."""
         return round(float(self.rng.uniform(-0.02, 0.1)), 3) if self.rng.random() < self.pages.letter_spacing else 0.0
+
+    def drawable(self, face_ids: tuple[str, ...], text: str) -> tuple[tuple[str, ...], str]:
+        """The stack with a further fallback for what it cannot draw, and the text without what no face draws."""
+        missing = undrawn(text, [self._by_id[face_id] for face_id in face_ids])
+        for character in sorted(missing):
+            if undrawn(character, [self._by_id[face_id] for face_id in face_ids]):
+                other = nearest_drawing(character, self.faces)
+                face_ids = face_ids if other is None else (*face_ids, other.face_id)
+        if missing:
+            missing = undrawn(text, [self._by_id[face_id] for face_id in face_ids])
+        return face_ids, without(text, missing) if missing else text
+
+    def emphasised(self, face_ids: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """The stack in bold and in italics, as far as the family of its first face has them."""
+        stacks = []
+        for bold in (True, False):
+            others = [sibling(self._by_id[face_id], self.faces, bold=bold) for face_id in face_ids]
+            if others[0] is not None:
+                pairs = zip(face_ids, others, strict=True)
+                stacks.append(
+                    tuple(dict.fromkeys(face_id if other is None else other.face_id for face_id, other in pairs))
+                )
+        return stacks
 
     def one_line(self, characters: float) -> str:
         """Text that fits one line of so many characters: the first words of a draw."""

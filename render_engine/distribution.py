@@ -183,6 +183,15 @@ class PageDistribution(Config):
     """Least and largest distance of two baselines, in em."""
     letter_spacing: float = Field(default=0.1, ge=0, le=1)
     """Probability that a block is spaced out or in, by -0.02 to 0.1 em."""
+    hyphenation: float = Field(default=0.7, ge=0, le=1)
+    """Probability that a page divides English words in its justified blocks, as books and journals do; a quarter of it
+    in ragged ones."""
+    squeezed: float = Field(default=0.5, ge=0, le=1)
+    """Probability that a page with Chinese squeezes its full-width marks, as InDesign, Word and newer browsers do."""
+    autospaced: float = Field(default=0.4, ge=0, le=1)
+    """Probability that a page with Chinese sets Latin words and numbers off by a quarter or an eighth of an em."""
+    emphasis: float = Field(default=0.15, ge=0, le=1)
+    """Probability that a paragraph or list has bold or italic words, where its family has such faces."""
     inks: dict[Literal["dark", "light", "colour"], float] = Field(default={"dark": 0.5, "light": 0.3, "colour": 0.2})
     """Weights of nearly black, nearly white and coloured ink; the contrast floor moves each when it must."""
     min_contrast: tuple[float, float] = (3.0, 4.5)

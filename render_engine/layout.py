@@ -100,6 +100,7 @@ def lay_out_blocks(
     scratch.glyph_count = scratch.line_count = 0
     settings: list[tuple[int, ...]] = []
     heights, texts = [], []
+    hyphens: list[int] = []
     parts: dict[int, _Parts] = {}
     n = 0
     for number, block in enumerate(blocks):
@@ -124,6 +125,8 @@ def lay_out_blocks(
             )
         )
         heights.append((first_baseline, pitch))
+        if block.hyphenate:
+            hyphens += [n + at for at in find_hyphens(block.text)]
         for first, last, face_ids in _runs(block):
             own = stack if face_ids == block.face_ids else stack_of(face_ids, block.lang, block.hyphenate)
             part = parts.setdefault(id(own), _Parts(own))
@@ -133,8 +136,7 @@ def lay_out_blocks(
         n += len(block.text) + 1
     if settings:
         spaced = [block for block in blocks if block.squeeze or block.autospace_em]
-        hyphenated = [block for block in blocks if block.hyphenate]
-        _typeset("\n".join(texts), settings, heights, list(parts.values()), bool(spaced), bool(hyphenated), scratch)
+        _typeset("\n".join(texts), settings, heights, list(parts.values()), bool(spaced), hyphens, scratch)
 
 
 def _typeset(
@@ -143,10 +145,10 @@ def _typeset(
     heights: list[tuple[float, float]],
     parts: list[_Parts],
     spaced: bool,
-    hyphenated: bool,
+    hyphens: list[int],
     scratch: LayoutScratch,
 ) -> None:
-    """The compiled passes over the texts of all blocks, joined by line feeds."""
+    """The compiled passes over the texts of all blocks, joined by line feeds. hyphens: where words may be divided."""
     try:
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     except UnicodeEncodeError:
@@ -154,7 +156,10 @@ def _typeset(
     table = break_properties(codes)
     breaks = np.empty(len(codes), np.uint8)
     find_breaks(codes, table, breaks)
-    hyphens = find_hyphens(text) if hyphenated else NO_HYPHENS
+    divisible = NO_HYPHENS
+    if hyphens:
+        divisible = np.zeros(len(codes), np.uint8)
+        divisible[hyphens] = 1
     blocks = np.array(settings, np.int64)
     found = []
     glyphs = 0
@@ -172,7 +177,7 @@ def _typeset(
     for part, (ranges, strikes, *words_found) in zip(parts, found, strict=True):
         stack = part.stack
         count = measure(
-            *(codes, table, breaks, hyphens, ranges, strikes, whole_pixels, stack.singles, stack.marks),
+            *(codes, table, breaks, divisible, ranges, strikes, whole_pixels, stack.singles, stack.marks),
             *(*words_found, stack.word_first, stack.word_glyphs, scratch.measured, scratch.characters, count),
         )
     if spaced:

@@ -34,6 +34,7 @@ ONE_GLYPH = 1 << GLYPHS_SHIFT
     HYPHEN, HYPHEN_ADVANCE, HYPHEN_ZONE,
 ) = range(16)  # fmt: skip
 START, CENTER, END, JUSTIFY = range(4)
+BLANK_STRETCH = 3
 MAX_HYPHENS = 2
 """Lines in a row that may end with a hyphen."""
 
@@ -218,9 +219,14 @@ def squeeze_and_space(
 
 
 @njit(cache=True, nogil=True)
-def _is_gap(here: int, following: int) -> bool:
-    """Whether justification may widen the line between two characters: at a blank, on either side of a wide one."""
-    return following & CLUSTER != 0 and (here & SPACE != 0 or (here | following) & WIDE != 0)
+def _elastic(here: int, following: int) -> int:
+    """How much justification may widen the line between two characters: a blank three times as much as a place where a
+    line can be broken beside a wide character; nothing before a closing or behind an opening mark."""
+    if following & CLUSTER == 0:
+        return 0
+    if here & SPACE:
+        return BLANK_STRETCH
+    return 1 if (here | following) & WIDE and following & OPPORTUNITY else 0
 
 
 @njit(cache=True, nogil=True)
@@ -335,8 +341,8 @@ def fill_lines(
                 origin += spare
             elif align == JUSTIFY and not closes and spare > 0:
                 for i in range(lead, end_stop - 1):
-                    gaps += _is_gap(characters[i, FLAGS], characters[i + 1, FLAGS])
-                if spare <= blocks[b, MAX_GAP] * gaps:
+                    gaps += _elastic(characters[i, FLAGS], characters[i + 1, FLAGS])
+                if spare * BLANK_STRETCH <= blocks[b, MAX_GAP] * gaps:
                     stretch = spare
             if whole_pixels or align in (START, JUSTIFY):
                 origin = ((origin + half) >> 26) << 26
@@ -356,9 +362,10 @@ def fill_lines(
                         pens[glyph_count, 2] = line_count
                         glyph_count += 1
                 pen += characters[i, ADVANCE]
-                if stretch > 0 and i + 1 < end_stop and _is_gap(flags, characters[i + 1, FLAGS]):
-                    pen += stretch * (gap + 1) // gaps - stretch * gap // gaps
-                    gap += 1
+                if stretch > 0 and i + 1 < end_stop:
+                    wider = gap + _elastic(flags, characters[i + 1, FLAGS])
+                    pen += stretch * wider // gaps - stretch * gap // gaps
+                    gap = wider
             if divided:
                 quarter = _quarter(pen, blocks[b, WHOLE_PIXELS])
                 keys[glyph_count] = blocks[b, HYPHEN] | (quarter & 3)

@@ -3,6 +3,7 @@
 import re
 
 import hypothesis.strategies as st
+import msgspec
 import numpy as np
 import pyphen
 import pytest
@@ -11,7 +12,12 @@ from hypothesis import given, settings
 
 from fonts_manifest.scan import scan_fonts
 from render_engine.breaking import find_hyphens
+from render_engine.choose import PageChoices, faces_of_shard
+from render_engine.distribution import PageDistribution
+from render_engine.drawable import undrawn, without
+from render_engine.emphasis import sibling
 from render_engine.render import Assets, render
+from render_engine.sample import sample_spec
 from render_engine.spec import PageSpec, PlainGround, RenderError, TextBlock, TextRun
 
 FACES = scan_fonts(["package:matplotlib/mpl-data/fonts/ttf", "package:mpl_font/fonts"])[0].faces
@@ -185,6 +191,29 @@ def test_the_hyphen_is_drawn_with_the_line_and_stays_in_its_box():
         assert line.quad_px[2] <= 10 + 150 + 1.5
 
 
+def test_words_are_divided_only_in_the_blocks_that_ask_for_it():
+    divided = page(PROSE, lang="en", faces=(SERIF,), width=150, hyphenate=True)
+    block = divided.blocks[0]
+    left, _, right, bottom = block.box_px
+    other = msgspec.structs.replace(block, box_px=(left + 160, 10.0, right + 160, bottom), hyphenate=False)
+    both = msgspec.structs.replace(divided, width_px=400, blocks=(other, block, other))
+    lines = render(both, ASSETS).lines
+    assert {line.block for line in lines if line.text.endswith("-")} == {1}
+    alone = render(divided, ASSETS).lines
+    assert [line.text for line in lines if line.block == 1] == [line.text for line in alone]
+
+
+def test_justification_widens_no_gap_before_a_closing_or_behind_an_opening_mark():
+    spec = page("地名，（甲）和乙。这里是一个句子", width=150, align="justify", size=16.0)
+    line = render(spec, ASSETS, glyph_boxes=True).lines[0]
+    plain = render(page("地名，（甲）和乙。这里是一个句子", width=150), ASSETS, glyph_boxes=True).lines[0]
+    wider = (line.glyph_boxes_px - plain.glyph_boxes_px)[:, 0]
+    steps = dict(zip(line.text, np.diff(wider, prepend=0).tolist(), strict=True))
+    assert wider[-1] > 4
+    assert steps["，"] == steps["甲"] == steps["）"] == 0
+    assert min(steps["名"], steps["（"], steps["和"], steps["乙"]) > 0
+
+
 def test_no_more_than_two_lines_in_a_row_end_with_a_hyphen():
     text = "incomprehensibility notwithstanding " * 40
     most = 0
@@ -212,7 +241,7 @@ def test_a_soft_hyphen_is_seen_only_where_the_line_is_broken_at_it():
     "text", ["www.documentation.org", "NATIONAL", "self-contained", "documentation_index", "short"]
 )
 def test_addresses_names_and_compounds_are_not_divided(text):
-    assert not find_hyphens(text).any()
+    assert find_hyphens(text) == []
 
 
 # Bold and italic words
@@ -292,3 +321,88 @@ def test_with_everything_on_no_character_is_lost_and_every_line_stays_in_its_box
     for line in picture.lines:
         x0, _, _, _, x1, _, _, _ = line.quad_px
         assert 10 - 2 <= x0 <= x1 <= 10 + width + 2
+
+
+# What the sampler makes of it
+
+
+class Texts:
+    """Pieces of one text with rare characters, marks of both scripts and words that no face here draws."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def draw(self, rng: np.random.Generator, lang: str, characters: int) -> str:
+        first = int(rng.integers(len(self.text)))
+        return (self.text + "\n" + self.text)[first:][:characters].strip() or "中"
+
+
+MIXED = (
+    "排版（typesetting）的“规则”不少：don’t 与 “don’t”，镕、珺和堃，3.5%的人……\n不知道——真的！「引号」。Documentation "
+    "notwithstanding, particularly responsible organisations demonstrate communication.\nЭто ещё кириллица и 𓀀.\n"
+)
+
+
+def sampled(faces, **choices) -> list[PageSpec]:
+    pages = PageDistribution(page_sizes_px=((256, 256),), families={"pure": 1.0}, **choices)
+    return [sample_spec(np.random.default_rng(at), pages, faces, Texts(MIXED), []) for at in range(60)]
+
+
+def test_a_sampled_page_is_drawn_without_a_box_and_without_a_drop():
+    for spec in sampled(FACES, emphasis=1.0, squeezed=1.0, autospaced=1.0, hyphenation=1.0):
+        picture = render(spec, ASSETS)
+        keys = ASSETS.scratch.keys[: ASSETS.scratch.glyph_count]
+        assert len(keys) > 0
+        assert ((keys >> 2) & 0xFFFF != 0).all()
+        assert "𓀀" not in "".join(line.text for line in picture.lines)
+
+
+def test_a_rare_character_finds_its_fallback_among_the_faces_of_the_page():
+    # Cyrillic stands in every one of these faces, Greek and ℃ in some
+    faces = [face for face in FACES if face.family in ("STIXGeneral", "WenQuanYi Micro Hei")]
+    spec = sampled(faces, languages={"en": 1.0})[0]
+    chooser = PageChoices(np.random.default_rng(0), PageDistribution(), faces, Texts("x"), "en", 1.0)
+    stix = tuple(face.face_id for face in faces if face.family == "STIXGeneral" and face.weight == 400)[:1]
+    stack, text = chooser.drawable(stix, "x 镕 y")
+    assert text == "x 镕 y"
+    assert len(stack) == 2
+    assert spec.blocks
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [("good\nbad𓀀 one\ngood", "good\ngood"), ("one bad𓀀 word", "one word"), ("中𓀀文", "中文"), ("𓀀", "")],
+)
+def test_paragraphs_with_what_no_face_draws_are_left_out_and_words_where_there_is_no_other(text, left):
+    assert undrawn(text, [NOTO, SERIF]) == {"𓀀"}
+    assert without(text, frozenset("𓀀")) == left
+
+
+def test_the_sampler_uses_every_habit_at_its_rate():
+    pages = sampled(FACES, emphasis=0.5, squeezed=0.5, autospaced=0.5, hyphenation=1.0)
+    blocks = [block for spec in pages for block in spec.blocks if block.lang != "en"]
+    assert 0.2 < np.mean([block.squeeze for block in blocks]) < 0.8
+    assert {block.autospace_em for block in blocks} == {0.0, 0.125, 0.25}
+    english = [block for spec in pages for block in spec.blocks if block.lang == "en" and block.align == "justify"]
+    assert all(block.hyphenate for block in english if block.role == "paragraph")
+    runs = [(block, run) for spec in pages for block in spec.blocks for run in block.runs]
+    assert len(runs) > 10
+    faces = {face.face_id: face for face in FACES}
+    for block, run in runs:
+        plain, styled = faces[block.face_ids[0]], faces[run.face_ids[0]]
+        assert plain.family == styled.family
+        assert styled.italic != plain.italic or styled.weight >= 600 > plain.weight
+        assert "\n" not in block.text[run.start : run.end]
+    off = sampled(FACES, emphasis=0.0, squeezed=0.0, autospaced=0.0, hyphenation=0.0)
+    assert not any(
+        block.runs or block.squeeze or block.autospace_em or block.hyphenate for spec in off for block in spec.blocks
+    )
+
+
+def test_faces_of_a_shard_come_with_bold_or_italic_ones_of_their_family():
+    pages = PageDistribution()
+    with_sibling = 0
+    for shard in range(20):
+        faces = faces_of_shard(np.random.default_rng(shard), pages, FACES)
+        with_sibling += any(sibling(face, faces, bold=bold) for face in faces for bold in (True, False))
+    assert with_sibling == 20
