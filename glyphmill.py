@@ -47,7 +47,11 @@ def recipe_class(kind: str) -> type[Config]:
             from vae.tokenbench import TokenBenchRecipe
 
             return TokenBenchRecipe
-    raise BadInput(f"kind: {kind!r} is no kind of recipe; it is generate, filter, train or tokenbench")
+        case "probe":
+            from vae.generator import ProbeRecipe
+
+            return ProbeRecipe
+    raise BadInput(f"kind: {kind!r} is no kind of recipe; it is generate, filter, train, tokenbench or probe")
 
 
 @recipes_app.callback(invoke_without_command=True)

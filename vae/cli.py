@@ -185,6 +185,32 @@ def model(
         typer.echo(f"{key:20} {value if isinstance(value, str) else format(value, ',.4g' if value < 1000 else ',')}")
 
 
+@app.command(rich_help_panel="Train and judge")
+def probe(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of the probe; the same command goes on with what is in it.")] = Path(
+        "out/probe"
+    ),
+    inception: Annotated[
+        Path | None, typer.Option(help="Weights of FID's Inception network; without them gFID and IS stay empty.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: CUDA when there is one.")] = "auto",
+) -> None:
+    """How easily a diffusion model learns an autoencoder's latents: a small SiT, its samples, and cheap proxies."""
+    from datagen.progress import show_progress
+    from datagen.recipes import find_recipe, load_recipe, recipe_hash
+    from vae.generator import ProbeRecipe
+    from vae.probe import run_probe
+    from vae.probe_report import probe_markdown
+
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), ProbeRecipe, overrides or [])
+    with show_progress() as progress:
+        report = run_probe(loaded, recipe_hash(loaded), out, device=device, inception=inception, progress=progress)
+    typer.echo(probe_markdown(report))
+    typer.echo(str((out / "report.html").resolve()))
+
+
 @app.command(rich_help_panel="Around")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything; the same command goes on with it.")] = Path(
@@ -210,6 +236,9 @@ def tokenbench_build(
         Path | None, typer.Option(help="JSON as OmniDocBench has it; without it blocks are detected.")
     ] = None,
     review: Annotated[list[Path] | None, typer.Option(help="Decisions saved on the review page.")] = None,
+    reader: Annotated[
+        Literal["rapidocr", "torch", "paddleocr", "tesseract"], typer.Option(help="Who reads the crops.")
+    ] = "rapidocr",
     executor: Annotated[
         Literal["serial", "ray"], typer.Option(help="ray: all cores or a cluster; serial: here.")
     ] = "ray",
@@ -223,7 +252,9 @@ def tokenbench_build(
 
     loaded = load_recipe(find_recipe(recipe, [BUNDLED]), TokenBenchRecipe, overrides or [])
     with show_progress() as progress:
-        report = build(loaded, pages, annotations, out, executor=executor, workers=workers, progress=progress)
+        report = build(
+            loaded, pages, annotations, out, executor=executor, workers=workers, reader=reader, progress=progress
+        )
     if review:
         report = apply_review(out, review)
     _say_build(out, report)

@@ -1,0 +1,526 @@
+"""The probe of diffusability: samplers against an exact answer, a generator that learns, a cache that goes on."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_house import glyphmill_fails, glyphmill_says
+from vae_runs import stripes, write_run
+
+from datagen.codec import encode_png
+from fonts_manifest.errors import BadInput
+from vae import latents as latents_module
+from vae import probe as probe_module
+from vae import probe_measure
+from vae.family import GSCConfig, build_model
+from vae.generator import (
+    ProbeRecipe,
+    batch_indices,
+    draw_samples,
+    held_out_loss,
+    prepare,
+    read_samples,
+    train_generator,
+)
+from vae.latents import Autoencoder, PictureSet, cache_latents, fit_square, list_pictures, open_autoencoder
+from vae.probe import pick_device
+from vae.probe_measure import inception_score
+from vae.probe_report import WHAT_IT_IS_NOT
+from vae.proxies import (
+    effective_channels,
+    equivariance_errors,
+    high_share,
+    knn_accuracy,
+    radial_spectrum,
+    spectral_slope,
+)
+from vae.sit import SiT, SiTConfig
+from vae.transport import Sampler, on_the_path, sample, score, velocity_loss
+
+CPU = torch.device("cpu")
+
+
+def silent(stage: str, done: int, total: int, counts: object) -> None:
+    """A progress report to nobody."""
+
+
+MEAN, SPREAD = 1.5, 0.4
+
+
+def gaussian_velocity(x_BChw: torch.Tensor, t_B: torch.Tensor) -> torch.Tensor:
+    """E[e - x | x_t] when latents are N(MEAN, SPREAD^2): linear in x_t."""
+    t = t_B.view(-1, 1, 1, 1)
+    variance = (1 - t) ** 2 * SPREAD**2 + t**2
+    centred = x_BChw - (1 - t) * MEAN
+    return t / variance * centred - (MEAN + (1 - t) * SPREAD**2 / variance * centred)
+
+
+def noise(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 1, 1, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# ---- path and samplers
+
+
+def test_the_velocity_is_the_slope_of_the_path() -> None:
+    x, e = noise(5, 1), noise(5, 2)
+    here, velocity = on_the_path(x, e, torch.full((5,), 0.3, dtype=torch.float64))
+    there, _ = on_the_path(x, e, torch.full((5,), 0.31, dtype=torch.float64))
+    torch.testing.assert_close((there - here) / 0.01, velocity)
+
+
+def test_the_score_is_the_gradient_of_the_exact_log_density() -> None:
+    t = 0.35
+    x = noise(7).requires_grad_()
+    variance = (1 - t) ** 2 * SPREAD**2 + t**2
+    log_density = (-((x - (1 - t) * MEAN) ** 2) / (2 * variance)).sum()
+    (exact,) = torch.autograd.grad(log_density, x)
+    velocity = gaussian_velocity(x, torch.full((7,), t, dtype=torch.float64))
+    torch.testing.assert_close(score(x, velocity, t), exact)
+
+
+@pytest.mark.parametrize(("sampler", "order"), [("euler", 1), ("heun", 2)])
+def test_the_flow_converges_to_the_exact_map_with_its_order(sampler: Sampler, order: int) -> None:
+    e = noise(64)
+    exact = MEAN + SPREAD * e  # the probability flow of a Gaussian is linear
+    errors = [float((sample(gaussian_velocity, e, steps, sampler) - exact).abs().max()) for steps in (40, 80, 160)]
+    ratios = [errors[0] / errors[1], errors[1] / errors[2]]
+    assert ratios == pytest.approx([2**order] * 2, rel=0.15)
+    assert errors[-1] < (0.02 if order == 1 else 2e-4)
+
+
+def test_the_sde_draws_the_distribution_and_not_the_map() -> None:
+    e = noise(20_000)
+    drawn = sample(gaussian_velocity, e, 200, "sde", torch.Generator().manual_seed(1))
+    assert float(drawn.mean()) == pytest.approx(MEAN, abs=0.02)
+    assert float(drawn.std()) == pytest.approx(SPREAD, abs=0.02)
+    correlation = float(torch.corrcoef(torch.stack([drawn.flatten(), e.flatten()]))[0, 1])
+    assert abs(correlation) < 0.5  # its noise forgets where it started
+    again = sample(gaussian_velocity, e, 200, "sde", torch.Generator().manual_seed(1))
+    assert torch.equal(drawn, again)
+
+
+def test_too_few_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 2 for sde, got 1"):
+        sample(gaussian_velocity, noise(1), 1, "sde")
+
+
+def test_the_loss_of_the_exact_velocity_is_what_cannot_be_known() -> None:
+    # Var[e - x | x_t] of two Gaussians: SPREAD^2 / ((1 - t)^2 SPREAD^2 + t^2).
+    x, e = MEAN + SPREAD * noise(40_000, 1), noise(40_000, 2)
+    t_B = torch.full((40_000,), 0.5, dtype=torch.float64)
+    expected = SPREAD**2 / (0.25 * SPREAD**2 + 0.25)
+    assert float(velocity_loss(gaussian_velocity, x, e, t_B).mean()) == pytest.approx(expected, rel=0.03)
+
+
+# ---- the network
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "heads", "millions"),
+    [(384, 12, 6, 33), (768, 12, 12, 130), (1024, 24, 16, 458), (1152, 28, 16, 675)],
+)
+def test_the_sizes_are_those_of_the_paper(width: int, depth: int, heads: int, millions: int) -> None:
+    # SiT, table 1 (S, B, L, XL with patch 2 on 4 channels); it counts 1,001 labels.
+    with torch.device("meta"):
+        model = SiT(SiTConfig(width=width, depth=depth, heads=heads, patch=2), 4, 32, 1001)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6) == pytest.approx(millions, abs=0.6)
+
+
+def test_an_untrained_network_gives_no_velocity() -> None:
+    model = SiT(SiTConfig(width=32, depth=2, heads=4, patch=2), 3, 8, 5)
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(model(x, torch.rand(2), torch.tensor([0, 4])), torch.zeros(2, 3, 8, 8))
+
+
+def test_patches_come_back_to_their_place() -> None:
+    model = SiT(SiTConfig(width=48, depth=1, heads=4, patch=2), 3, 4, 1)
+    torch.nn.init.eye_(model.embed_patch.weight.data.view(48, 12))
+    torch.nn.init.zeros_(model.position_1ND)
+    x = torch.arange(48.0).view(1, 3, 4, 4)
+    tokens = model.embed_patch(x).flatten(2).transpose(1, 2)[0, :, :12]  # channel, row, column inside the patch
+    model.blocks = torch.nn.ModuleList()
+    model.norm = torch.nn.Identity()  # type: ignore[assignment]
+    inside = tokens.view(4, 3, 2, 2).permute(0, 2, 3, 1).reshape(4, 12)  # the order that the last layer speaks
+    model.project = torch.nn.Module()  # type: ignore[assignment]
+    model.project.forward = lambda _: inside[None]  # type: ignore[method-assign]
+    assert torch.equal(model(x, torch.zeros(1), torch.zeros(1, dtype=torch.long)), x)
+
+
+def test_time_and_label_reach_the_output() -> None:
+    torch.manual_seed(0)
+    model = SiT(SiTConfig(width=32, depth=2, heads=4), 3, 4, 2)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(1, 3, 4, 4)
+
+    def out(t: float, label: int) -> torch.Tensor:
+        return model(x, torch.tensor([t]), torch.tensor([label]))
+
+    assert not torch.allclose(out(0.1, 0), out(0.9, 0))
+    assert not torch.allclose(out(0.1, 0), out(0.1, 1))
+
+
+def test_heads_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 30 and 4"):
+        SiTConfig(width=30, heads=4)
+    with pytest.raises(ValueError, match="7 latent cells"):
+        SiT(SiTConfig(width=32, heads=4, patch=2), 3, 7, 1)
+
+
+# ---- pictures and latents
+
+
+def tiny_vae(folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = GSCConfig(
+        encoder_widths=(4, 8, 8),
+        decoder_widths=(4, 8, 8),
+        latent_channels=6,
+        encoder_blocks=1,
+        decoder_blocks=1,
+        skip_basis="dct",
+        decoder_mirror=True,
+    )
+    build_model(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_vae(tmp_path_factory.mktemp("vae"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """24 pictures of two classes, one file that is none."""
+    for label, seed in (("a", 0), ("b", 1)):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for number, picture in enumerate(stripes(12, side=40, seed=seed)):
+            (tmp_path / "pictures" / label / f"{number:02d}.png").write_bytes(encode_png(picture))
+    (tmp_path / "pictures/b/broken.png").write_bytes(b"none")
+    return tmp_path / "pictures"
+
+
+def recipe(folder: Path, vae: Path, **changes: object) -> ProbeRecipe:
+    settings_ = {
+        "kind": "probe",
+        "vae": str(vae),
+        "pictures": {"place": str(folder), "size_px": 32},
+        "hold_out": 6,
+        "model": {"width": 32, "depth": 2, "heads": 4},
+        "steps": 80,
+        "batch": 8,
+        "lr": 3e-3,
+        "ema_decay": 0.9,
+        "checkpoint_every": 30,
+        "samples": 10,
+        "sampling_steps": 4,
+        "encode_batch": 4,
+    }
+    return ProbeRecipe.model_validate(settings_ | changes)
+
+
+def test_labels_are_the_first_folders(folder: Path) -> None:
+    listed = list_pictures(PictureSet(place=str(folder)))
+    assert [(item.name, item.label) for item in listed[:2]] == [("a/00.png", "a"), ("a/01.png", "a")]
+    assert len(listed) == 25
+    assert [item.name for item in list_pictures(PictureSet(place=str(folder), at_most=3))] == [
+        "a/00.png",
+        "b/00.png",
+        "b/broken.png",
+    ]
+
+
+def test_pictures_of_a_run_are_listed_by_their_rows(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", stripes(6, side=40), shards=2, rejected=stripes(1, side=40))
+    listed = list_pictures(PictureSet(place=str(run), size_px=32, label_column="source"))
+    assert {item.name for item in listed} == {f"r{n}" for n in range(6)}
+    assert {item.label for item in listed} == {"synthetic"}
+    pictures = dict(latents_module.read_pictures(listed, PictureSet(place=str(run), size_px=32, fit="crop")))
+    first = stripes(6, side=40)[int(listed[0].name[1:])]
+    assert (pictures[0] == first[4:36, 4:36]).all()
+    with pytest.raises(BadInput, match="0 usable pictures"):
+        list_pictures(PictureSet(place=str(run), size_px=64))
+    with pytest.raises(BadInput, match="no column 'mood'"):
+        list_pictures(PictureSet(place=str(run), size_px=32, label_column="mood"))
+
+
+def test_the_middle_of_a_picture() -> None:
+    image = np.zeros((20, 60, 3), np.uint8)
+    image[:, 20:40] = 200
+    assert (fit_square(image, 10, "resize") == 200).all()
+    assert fit_square(image, 10, "crop").shape == (10, 10, 3)
+    with pytest.raises(ValueError, match="60 x 20 px has no middle of 30 px"):
+        fit_square(image, 30, "crop")
+
+
+def test_cached_latents_are_the_encoders_and_standardised(folder: Path, vae_folder: Path, tmp_path: Path) -> None:
+    pictures = PictureSet(place=str(folder), size_px=32, fit="crop", mirror=True)
+    autoencoder = open_autoencoder(vae_folder, CPU, 32)
+    listed = list_pictures(pictures)
+    cached = cache_latents(autoencoder, listed, pictures, ("a", "b"), tmp_path / "cache", 5, silent)
+    assert (len(cached), cached.left_out, cached.labels_N.tolist()) == (48, 2, [0] * 24 + [1] * 24)
+    everything = cached.read(list(range(48)))
+    assert everything.mean(dim=(0, 2, 3)) == pytest.approx(0, abs=1e-3)
+    assert everything.std(dim=(0, 2, 3)) == pytest.approx(1, abs=1e-2)
+    picture = stripes(12, side=40, seed=1)[3][4:36, 4:36]
+    for row, version in ((30, picture), (31, picture[:, ::-1])):
+        direct = autoencoder.encode(torch.from_numpy(version.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1)
+        torch.testing.assert_close(cached.restore(cached.read([row])), direct, atol=2e-3, rtol=2e-3)
+    picked = cached.read([40, 3, 40])
+    assert torch.equal(picked, everything[[40, 3, 40]])
+
+
+def test_a_cache_goes_on_and_refuses_other_latents(
+    folder: Path, vae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents_module, "SHARD_ROWS", 10)
+    pictures = PictureSet(place=str(folder), size_px=32)
+    autoencoder = open_autoencoder(vae_folder, CPU, 32)
+    listed = list_pictures(pictures)
+
+    def cache() -> list[Path]:
+        return list(cache_latents(autoencoder, listed, pictures, ("a", "b"), tmp_path / "c", 4, silent).shards)
+
+    first = {path: path.read_bytes() for path in cache()}
+    assert len(first) == 3
+    middle = sorted(first)[1]
+    middle.write_bytes(first[middle][:100])  # cut off
+    times = {path: path.stat().st_mtime_ns for path in first}
+    assert {path: path.read_bytes() for path in cache()} == first
+    assert [path for path in first if path.stat().st_mtime_ns != times[path]] == [middle]
+    with pytest.raises(BadInput, match="another model or other pictures"):
+        cache_latents(autoencoder, listed[1:], pictures, ("a", "b"), tmp_path / "c", 4, silent)
+
+
+def test_models_of_diffusers_are_opened_too(tmp_path: Path) -> None:
+    import diffusers
+
+    torch.manual_seed(0)
+    config = {"block_out_channels": (8, 8), "norm_num_groups": 4, "latent_channels": 4}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    diffusers.AutoencoderKL(**config, **blocks).save_pretrained(tmp_path / "kl")
+    opened = open_autoencoder(tmp_path / "kl", CPU, 32)
+    assert (opened.channels, opened.cells) == (4, 16)
+    assert opened.decode(opened.encode(torch.zeros(1, 3, 32, 32))).shape == (1, 3, 32, 32)
+    with pytest.raises(BadInput, match=r"config\.json"):
+        open_autoencoder(tmp_path, CPU, 32)
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    with pytest.raises(BadInput, match="no autoencoder"):
+        open_autoencoder(tmp_path, CPU, 32)
+
+
+# ---- training and sampling
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 5), st.integers(1, 9), st.integers(2, 12))
+def test_every_epoch_takes_every_latent_once(seed: int, batch: int, rows: int) -> None:
+    taken = [index for step in range(2 * rows) for index in batch_indices(seed, step, batch, rows)]
+    for epoch in range(2 * batch):
+        assert sorted(taken[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
+
+
+def test_a_generator_learns_and_goes_on_bit_for_bit(folder: Path, vae_folder: Path, tmp_path: Path) -> None:
+    wanted = recipe(folder, vae_folder)
+    autoencoder = open_autoencoder(vae_folder, CPU, 32)
+    prepared = prepare(wanted, autoencoder, tmp_path, silent)
+    assert (len(prepared.train) + len(prepared.held_out), len(prepared.held_out_listed)) == (24, 6)
+    shape = (autoencoder.channels, autoencoder.cells, autoencoder.cells)
+    whole = train_generator(wanted, prepared.train, shape, tmp_path, CPU)
+    # Standardised latents and noise of variance 1: a network that knows nothing has a loss of 2.
+    assert whole.losses[0] == pytest.approx(2, abs=0.2)
+    assert np.mean(whole.losses[-10:]) < 1.5
+    untrained = train_generator(
+        recipe(folder, vae_folder, steps=1, lr=1e-9), prepared.train, shape, tmp_path / "untrained", CPU
+    )
+    assert held_out_loss(wanted, whole, prepared, CPU) < 0.85 * held_out_loss(wanted, untrained, prepared, CPU)
+    # Stopped after 30 of its steps (a checkpoint) and at 37 (lost), it ends with the same weights.
+    cut = tmp_path / "cut"
+    cut.mkdir()
+
+    def stop(stage: str, done: int, total: int, counts: object) -> None:
+        if done == 37:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_generator(wanted, prepared.train, shape, cut, CPU, stop)
+    resumed = train_generator(wanted, prepared.train, shape, cut, CPU)
+    assert resumed.losses == pytest.approx(whole.losses, abs=1e-6)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_samples_are_kept_and_the_same_again(folder: Path, vae_folder: Path, tmp_path: Path) -> None:
+    wanted = recipe(folder, vae_folder, steps=3)
+    autoencoder = open_autoencoder(vae_folder, CPU, 32)
+    prepared = prepare(wanted, autoencoder, tmp_path, silent)
+    trained = train_generator(wanted, prepared.train, (6, 8, 8), tmp_path, CPU)
+    for sampler in wanted.samplers:
+        files = draw_samples(wanted, trained, prepared, sampler, tmp_path, CPU)
+        contents = [path.read_bytes() for path in files]
+        assert [len(read_samples(path)) for path in files] == [4, 4, 2]
+        assert read_samples(files[0]).shape == (4, 6, 8, 8)
+        files[1].unlink()
+        again = draw_samples(wanted, trained, prepared, sampler, tmp_path, CPU)
+        assert [path.read_bytes() for path in again] == contents
+
+
+def test_a_device_that_is_not_there_is_one_sentence() -> None:
+    assert pick_device("cpu") == CPU
+    if not torch.cuda.is_available():
+        assert pick_device("auto") == CPU
+        with pytest.raises(BadInput, match="no CUDA device"):
+            pick_device("cuda")
+
+
+# ---- proxies
+
+
+def test_white_noise_is_flat_and_a_blur_is_not() -> None:
+    white = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    frequency, power = radial_spectrum(white)
+    assert frequency.tolist() == [n / 16 for n in range(1, 9)]
+    assert power == pytest.approx(1 / 8, rel=0.15)
+    assert spectral_slope(frequency, power) == pytest.approx(0, abs=0.1)
+    assert high_share(frequency, power) == pytest.approx(0.5, abs=0.02)
+    blurred = torch.nn.functional.avg_pool2d(white, 3, stride=1, padding=1)
+    assert high_share(*radial_spectrum(blurred)) < 0.2
+    assert spectral_slope(*radial_spectrum(blurred)) < -1
+
+
+def test_a_wave_stands_at_its_frequency() -> None:
+    x = torch.arange(16.0)
+    wave = torch.sin(2 * math.pi * x * 4 / 16 + 0.3).expand(1, 1, 16, 16)
+    frequency, power = radial_spectrum(wave)
+    assert frequency[power.argmax()] == 0.25
+    with pytest.raises(ValueError, match="4 x 4"):
+        radial_spectrum(torch.zeros(1, 1, 3, 8))
+
+
+def test_channels_that_repeat_each_other_count_once() -> None:
+    base = torch.randn(50, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert effective_channels(base) == pytest.approx(2, abs=0.05)
+    assert effective_channels(torch.cat([base[:, :1], -base[:, :1], base[:, :1]], 1)) == pytest.approx(1, abs=1e-6)
+
+
+def test_neighbours_know_a_class_that_is_there() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = np.arange(60) % 3
+    directions = torch.randn(3, 8, 4, 4, generator=generator)
+    clear = directions[labels] + 0.3 * torch.randn(60, 8, 4, 4, generator=generator)
+    assert knn_accuracy(clear, labels, 5) == (1.0, pytest.approx(1 / 3))
+    blind, _ = knn_accuracy(torch.randn(60, 8, 4, 4, generator=generator), labels, 5)
+    assert blind < 0.6
+    with pytest.raises(ValueError, match="2 classes"):
+        knn_accuracy(clear, np.zeros(60, np.int64), 5)
+
+
+def test_a_mean_of_pixels_is_equivariant_and_a_fixed_pattern_is_not() -> None:
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pool, unpool = torch.nn.AvgPool2d(4), torch.nn.Upsample(scale_factor=4)
+    errors = equivariance_errors(pool, unpool, images)
+    assert {name: error for name, (error, _) in errors.items()} == pytest.approx(dict.fromkeys(errors, 0), abs=1e-9)
+    pattern = torch.linspace(-1, 1, 8).expand(1, 3, 8, 8)
+    biased = equivariance_errors(lambda x: pool(x) + pattern[..., : x.shape[2] // 4, : x.shape[3] // 4], unpool, images)
+    assert biased["turned 180"][0] > 0.5
+    assert biased["turned 180"][1] < errors["turned 180"][1]
+
+
+def test_an_autoencoder_needs_flat_latents(vae_folder: Path) -> None:
+    class Video(torch.nn.Module):
+        def encode(self, x: torch.Tensor) -> object:
+            return type("Encoded", (), {"latent": x[:, :, None]})
+
+    with pytest.raises(BadInput, match="no \\(B, C, h, w\\)"):
+        Autoencoder(Video(), CPU, 32)
+
+
+# ---- what is measured, and the whole
+
+
+def test_the_inception_score_of_known_classes() -> None:
+    sure = np.full((40, 4), -50.0)
+    sure[np.arange(40), np.arange(40) % 4] = 50.0
+    assert inception_score(sure, 1)[0] == pytest.approx(4)  # four classes, equally often, each beyond doubt
+    assert inception_score(np.tile([3.0, 1, 0, 0], (40, 1)), 1)[0] == pytest.approx(1)  # always the same guess
+    assert inception_score(sure + 7, 2) == (pytest.approx(4), pytest.approx(0))
+
+
+def test_the_probe_from_pictures_to_pages(
+    folder: Path, vae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = recipe(folder, vae_folder, steps=6, checkpoint_every=3).model_dump(mode="json")
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(config))
+    out = tmp_path / "out"
+    said = glyphmill_says(capsys, "probe", str(path), "--out", str(out), "--device", "cpu")
+    assert "not measured" in said
+    report = json.loads((out / "report.json").read_text())
+    assert report["vae"]["class"] == "GSCAutoencoder"
+    assert (report["vae"]["channels"], report["vae"]["compression"], report["vae"]["tokens"]) == (6, 4, 64)
+    assert report["pictures"]["train"] + report["pictures"]["held_out"] == 24
+    assert report["pictures"]["left_out"] == 1
+    assert report["generation"]["samplers"]["heun"]["fid"] is None
+    assert "--inception" in report["generation"]["note"]
+    assert report["proxies"]["knn"]["commonest_class"] < 1
+    html = (out / "report.html").read_text()
+    assert WHAT_IT_IS_NOT.split(".")[0] in html
+    assert html.count("data:image/webp") == 4  # two samplers, held out, reconstructed
+    # With Inception weights later: nothing is trained or drawn again, FID and IS appear.
+    made = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
+    monkeypatch.setattr(probe_module, "open_inception", lambda weights, device: colours)
+    said = glyphmill_says(
+        capsys, "probe", str(path), "--out", str(out), "--device", "cpu", "--inception", "weights.pth"
+    )
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")} == made
+    again = json.loads((out / "report.json").read_text())
+    assert again["training"]["held_out_loss"] == report["training"]["held_out_loss"]
+    values = again["generation"]
+    assert values["samplers"]["heun"]["fid"] > values["floors"]["reconstructed"]["fid"] >= 0
+    assert values["samplers"]["sde"]["inception_score"]["splits"] == 1
+    assert "not measured" not in said
+    path.write_text(yaml.safe_dump(config | {"seed": 5}))
+    assert "another recipe" in glyphmill_fails(capsys, "probe", str(path), "--out", str(out), "--device", "cpu")
+
+
+def colours(pictures_BHW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """In place of Inception: mean and spread of the colours as features, the mean as logits."""
+    flat = pictures_BHW3.reshape(len(pictures_BHW3), -1, 3).astype(np.float64) / 255
+    return np.concatenate([flat.mean(1), flat.std(1)], axis=1), 4 * flat.mean(1)
+
+
+def test_pictures_in_unit_range_reach_inception(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Echo(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = torch.nn.Linear(3, 2)
+
+        def forward(self, images_B3HW: torch.Tensor) -> torch.Tensor:
+            return images_B3HW.mean((2, 3))
+
+    monkeypatch.setattr(probe_measure, "load_inception", lambda weights: Echo())
+    pictures = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)])
+    features, logits = probe_measure.open_inception(tmp_path, CPU)(pictures)
+    assert features == pytest.approx(np.array([[0.0] * 3, [1.0] * 3]), abs=1e-6)
+    assert logits[0] == pytest.approx(0, abs=1e-6)  # no bias
+
+
+def test_what_does_not_fit_is_one_sentence(
+    folder: Path, vae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "mine.yaml", str(tmp_path / "out")
+    path.write_text(yaml.safe_dump(recipe(folder, vae_folder, hold_out=24).model_dump(mode="json")))
+    assert "nothing is left to train on" in glyphmill_fails(capsys, "probe", str(path), "--out", out, "--device", "cpu")
+    words = ("probe", str(path), f"vae={tmp_path}", "--out", out + "2", "--device", "cpu")
+    assert "holds no model" in glyphmill_fails(capsys, *words)
+    words = ("probe", str(path), "--out", out + "3", "--device", "cpu", "--inception", str(tmp_path / "none"))
+    assert "weights of the Inception network are missing" in glyphmill_fails(capsys, *words)
+    assert "unknown key 'samplez'" in glyphmill_fails(capsys, "probe", str(path), "samplez=3", "--out", out)
