@@ -97,7 +97,7 @@ def preview(
     overrides: Overrides = None,
     n: Annotated[int, typer.Option(min=1, max=400, help="How many pictures.")] = 36,
     out: Annotated[Path, typer.Option(help="The PNG file to write.")] = Path("sheet.png"),
-    boxes: Annotated[bool, typer.Option(help="Draw the quad of every line.")] = False,
+    boxes: Annotated[bool, typer.Option(help="Draw quads of lines, order of blocks, parts of the page.")] = False,
 ) -> None:
     """Show what a recipe draws as one contact sheet, in seconds, without Ray and without OCR."""
     from datagen import preview as sheet

@@ -12,11 +12,13 @@ from datagen.plan import Address, GenerateRecipe, make_plan
 from datagen.rows import SampledPage, sample_rows
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
+from render_engine.warp import project
 
 _MARGIN_PX = 6
 _LABEL_PX = 16
 _PAPER = 245
 _BOX_RGB = (255, 0, 90)
+_PART_RGB = (40, 120, 255)
 
 
 def preview(recipe: GenerateRecipe, n: int) -> list[SampledPage]:
@@ -41,7 +43,7 @@ def preview(recipe: GenerateRecipe, n: int) -> list[SampledPage]:
 
 
 def write_preview(recipe: GenerateRecipe, n: int, out: Path, *, boxes: bool = False) -> None:
-    """Write a contact sheet of `n` pages as PNG. boxes: with the quad of every line. Raises BadInput."""
+    """Write a contact sheet of `n` pages as PNG. boxes: with the annotations. Raises BadInput."""
     pages = preview(recipe, n)
     images = [boxed(sampled) if boxes else sampled.page.image_HW3 for sampled in pages if sampled.page is not None]
     columns = max(1, round(n**0.5))
@@ -59,13 +61,30 @@ def label(sampled: SampledPage) -> str:
 
 
 def boxed(sampled: SampledPage) -> npt.NDArray[np.uint8]:
-    """A copy of the page with the quad of every line drawn around it."""
+    """A copy of the page with its annotations: the parts of its tree in blue, the quad of every line in red, and the
+    place of every block in reading order at its first line."""
     assert sampled.page is not None  # noqa: S101 - callers pass pages that were drawn
     image_HW3 = sampled.page.image_HW3.copy()
+    surface = sampled.spec.surface
+    for node in sampled.spec.layout:
+        x0, y0, x1, y1 = node.box_px
+        corners_42 = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+        _draw_quad(image_HW3, corners_42 if surface is None else project(surface)(corners_42), _PART_RGB)
+    seen = -1
     for line in sampled.page.lines:
-        corners_42 = np.round(np.array(line.quad_px).reshape(4, 2) * 16 - 8).astype(np.int32)
-        cv2.polylines(image_HW3, [corners_42], isClosed=True, color=_BOX_RGB, lineType=cv2.LINE_AA, shift=4)
+        _draw_quad(image_HW3, np.array(line.quad_px).reshape(4, 2), _BOX_RGB)
+        if line.block != seen:
+            at = (int(line.quad_px[0]), int(line.quad_px[1]))
+            cv2.putText(image_HW3, str(line.block), at, cv2.FONT_HERSHEY_SIMPLEX, 0.32, _BOX_RGB, 1, cv2.LINE_AA)
+            seen = line.block
     return image_HW3
+
+
+def _draw_quad(
+    image_HW3: npt.NDArray[np.uint8], corners_42: npt.NDArray[np.float64], rgb: tuple[int, int, int]
+) -> None:
+    points_42 = np.round(corners_42 * 16 - 8).astype(np.int32)
+    cv2.polylines(image_HW3, [points_42], isClosed=True, color=rgb, lineType=cv2.LINE_AA, shift=4)
 
 
 def contact_sheet(

@@ -14,10 +14,14 @@ from render_engine.template import Colour, Node, Palette, Template
 
 LEAST_TEXT_EM = 2.5
 """Text is not set in boxes narrower than this."""
+LEAST_COLUMN_EM = {"en": 10.0, "mixed": 9.0, "zh": 7.0}
+"""Paragraphs, lists and tables are not set in columns narrower than this: words would not find room on their lines."""
 WRAPPED = ("paragraph", "list")
 HEAD_PITCH_EM = 1.25
 HEADS = ("title", "heading", "caption", "header", "label", "rule")
 """Slots that say what follows them: alone they are left out."""
+WORD_EM = 0.66
+"""A letter of a bold word, on the safe side."""
 ATTEMPTS = 8
 """Pages without any text are drawn again, each a fifth smaller than the one before."""
 
@@ -262,8 +266,10 @@ class _Filler:
             return natural
         if part.children:
             pad = 2 * part.node.pad * self.body_px
-            if not part.node.rows or not down:
-                return max(self._least_px(child, down) for child in part.children[:1]) + pad
+            if not part.node.rows:
+                return self._least_px(part.children[0], down) + pad
+            if not down:
+                return max(self._least_px(child, False) for child in part.children) + pad
             # a heading and what it stands over
             length = 0.0
             for child in part.children:
@@ -276,7 +282,9 @@ class _Filler:
             return 0.0
         if down:
             return 1.3 * part.size_px + 2 * part.node.pad * self.body_px
-        return (LEAST_TEXT_EM if part.node.lines or part.node.ems else 6.0) * part.size_px
+        if part.node.slot in (*WRAPPED, "table"):
+            return LEAST_COLUMN_EM[self.page.lang] * part.size_px
+        return (LEAST_TEXT_EM if part.node.lines else 6.0) * part.size_px
 
     def text(self, part: _Part, slot: Role, box: Box, parent: int) -> None:
         """A block of text in its box."""
@@ -331,9 +339,10 @@ class _Filler:
             return self.page.fitted(width_em - taken, 0.9) or self.page.fitted(width_em - taken, 1.0)
         # Lines that are broken between words do not fill their room; a last line that stays empty is a hole.
         longest = ""
-        for _ in range(3):
+        for _ in range(4):
             text = self.page.fitted(n_lines * width_em - taken, 0.8)
-            longest = max(longest, text, key=len)
+            if max(map(len, re.findall("[!-~]+", text)), default=0) * WORD_EM <= width_em:
+                longest = max(longest, text, key=len)
             if len(longest) * ADVANCE_EM[self.page.lang] > (n_lines - 0.8) * width_em:
                 break
         return longest

@@ -140,3 +140,12 @@ def test_nothing_that_carries_text_stays_blank(kind):
         spec = sampled("compositional", seed, (128, 96), surfaces={kind: 1})
         assert spec.blocks
         assert render(spec, ASSETS).lines
+
+
+@pytest.mark.parametrize("template", sorted(set(bundled_templates()) - {"poster", "magazine"}))
+def test_the_colours_of_a_template_can_be_read_as_they_are(template):
+    """Pages whose inks the contrast floor has to move look as nobody designed them; over photographs it may."""
+    for seed in range(3):
+        spec = sampled("complex", seed, (480, 560), templates={template: 1}, min_contrast=(4.5, 4.5))
+        for line in render(spec, ASSETS).lines:
+            assert line.ink_rgb == spec.blocks[line.block].ink_rgb, (line.text, line.ground_rgb)
