@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from datagen.recipes import load_recipe
 from fonts_manifest.errors import BadInput
+from vae.cli import BUNDLED
 from vae.curriculum import StageConfig
+from vae.family import model_config
 from vae.losses import LossConfig
 from vae.mixture import SourceConfig
 from vae.optim import OptimConfig
@@ -69,3 +72,22 @@ def test_the_machine_is_no_part_of_what_is_trained() -> None:
 def test_settings_that_contradict_each_other_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainRecipe.model_validate({**RECIPE.model_dump(), **changes})
+
+
+@pytest.mark.parametrize("name", ["f16c64", "f16c128", "f32c128", "f32c192"])
+def test_a_bundled_recipe_trains_each_published_model(name: str) -> None:
+    loaded = load_recipe(BUNDLED / f"train-{name}.yaml", TrainRecipe)
+    assert loaded.model == model_config(name)
+    assert [stage.crop_px for stage in loaded.all_stages] == [256, 512, 1024, 2048]
+    assert all(batch % 32 == 0 for batch in loaded.curriculum.batches)  # eight processes, four parts each
+    assert [round(float(share), 2) for share in loaded.curriculum.shares_at(0)] == [1, 0, 0, 0, 0]
+    assert float(loaded.curriculum.shares_at(399_999)[0]) == pytest.approx(0.5, abs=0.01)
+    assert len(plan_table(loaded)) > 10
+
+
+@pytest.mark.parametrize("name", ["small-gpu", "decoder", "demo"])
+def test_the_other_bundled_recipes_have_a_plan(name: str) -> None:
+    path = BUNDLED / ("demo-train.yaml" if name == "demo" else f"train-{name}.yaml")
+    loaded = load_recipe(path, TrainRecipe)
+    assert len(plan_table(loaded)) > 2
+    assert all(batch % loaded.machine.accumulate == 0 for batch in loaded.curriculum.batches)
