@@ -174,6 +174,7 @@ class _RapidOcr:
                     "Det.limit_side_len": limit_px,
                     "EngineConfig.onnxruntime.intra_op_num_threads": self._threads,
                     "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+                    "EngineConfig.onnxruntime.enable_cpu_mem_arena": True,  # a sixth less time, the same bits
                 }
             )
         return self._libraries[use]

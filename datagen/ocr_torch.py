@@ -40,9 +40,14 @@ class TorchReader:
         """One picture of `read_pages`."""
         return self.read_pages([image_HW3], order)[0]
 
-    def read_pages(self, images: Sequence[Image], order: Order = "mended") -> list[list[PageLine]]:
+    def read_pages(
+        self,
+        images: Sequence[Image],
+        order: Order = "mended",
+        resolution: Literal["native", "library"] = "library",
+    ) -> list[list[PageLine]]:
         """Pictures of one size share the detector's batches, lines of one width those of the recogniser."""
-        found = self.detect_pages(images, "library", order)
+        found = self.detect_pages(images, resolution, order)
         cuts = [cut_line(image, quad) for image, quads in zip(images, found, strict=True) for quad in quads]
         readings = iter(self._recognise(cuts))
         pages = []

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from datagen.apart import Died, answers, serve
 from datagen.decode import ImageProblem, decode_plainly
-from datagen.lines import PageLine, Recognizer, library_order
+from datagen.lines import Image, PageLine, Recognizer, check_image, library_order
 from datagen.ocr import open_recognizer
 from fonts_manifest.errors import BadInput
 
@@ -16,7 +16,10 @@ WORKER = "datagen.reading"
 """The module that a worker process runs."""
 
 LIMIT_S = 600.0
-"""For one file. A page of 20 Mpx takes a minute on a busy machine."""
+"""For one file, or one group on a GPU. A page of 20 Mpx takes a minute on a busy machine."""
+
+PAGES_AT_ONCE = 16
+"""Files of a task on a GPU, where lines of many pages share a batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,39 +59,64 @@ def read_files(
 
     Pixels are those of `decode_plainly`. Raises BadInput when the reader cannot be opened.
     """
-    tasks = [str(path) for path in paths]
-    for number, answer in answers(
-        WORKER, dataclasses.asdict(choice), tasks, processes=processes, limit_s=limit_s or LIMIT_S
-    ):
-        if isinstance(answer, Died):
-            yield number, Died(f"the reader {answer.reason}")
-        elif isinstance(answer, str):
-            yield number, Died(answer)
-        else:
-            yield number, PageReading.from_dict(answer)
+    size = PAGES_AT_ONCE if choice.name == "torch" and choice.device != "cpu" else 1
+    groups = [list(range(start, min(start + size, len(paths)))) for start in range(0, len(paths), size)]
+    alone: list[int] = []
+    for members in (groups, alone):
+        if members is alone:  # of a group whose process died every file is tried again by itself
+            members = [[number] for number in alone]
+        tasks = [[str(paths[number]) for number in group] for group in members]
+        setup = dataclasses.asdict(choice)
+        for place, answer in answers(WORKER, setup, tasks, processes=processes, limit_s=limit_s or LIMIT_S):
+            if isinstance(answer, Died) and len(members[place]) > 1:
+                alone.extend(members[place])
+                continue
+            for index, number in enumerate(members[place]):
+                if isinstance(answer, Died):
+                    yield number, Died(f"the reader {answer.reason}")
+                elif isinstance(answer[index], str):
+                    yield number, Died(answer[index])
+                else:
+                    yield number, PageReading.from_dict(answer[index])
 
 
-def read_page(reader: Recognizer, image_HW3: Any, *, fast: bool) -> list[PageLine]:
-    """Lines in the library's order: read as the library reads, or the fast way."""
-    if not fast:
-        return reader.read_page(image_HW3, "library")
-    quads = reader.detect(image_HW3)
-    quads = [quads[place] for place in library_order(quads)]
-    lines = zip(reader.read_lines(image_HW3, quads), quads, strict=True)
-    return [PageLine(text=read.text, score=read.score, quad_px=quad) for read, quad in lines if read.text.strip()]
+def read_pages(reader: Recognizer, images: Sequence[Image], choice: ReaderChoice) -> list[list[PageLine]]:
+    """Lines of every picture in the library's order: read as the library reads, or the fast way."""
+    if choice.name == "torch":
+        from datagen.ocr_torch import TorchReader
+
+        return cast(TorchReader, reader).read_pages(images, "library", "native" if choice.fast else "library")
+    if not choice.fast:
+        return [reader.read_page(image_HW3, "library") for image_HW3 in images]
+    pages = []
+    for image_HW3 in images:
+        quads = reader.detect(image_HW3)
+        quads = [quads[place] for place in library_order(quads)]
+        lines = zip(reader.read_lines(image_HW3, quads), quads, strict=True)
+        pages.append([PageLine(text=r.text, score=r.score, quad_px=quad) for r, quad in lines if r.text.strip()])
+    return pages
 
 
-def _open(setup: dict[str, Any]) -> Callable[[str], Any]:
+def _open(setup: dict[str, Any]) -> Callable[[list[str]], list[Any]]:
     choice = ReaderChoice(**setup)
     reader = open_recognizer(choice.name, models=choice.models, device=choice.device)
 
-    def answer(path: str) -> dict[str, Any] | str:
-        try:
-            image_HW3, _ = decode_plainly(path)
-            lines = read_page(reader, image_HW3, fast=choice.fast)
-        except (ImageProblem, BadInput) as problem:
-            return str(problem)
-        return dataclasses.asdict(PageReading(reader=reader.name, lines=tuple(lines)))
+    def answer(paths: list[str]) -> list[Any]:
+        found: list[Any] = []
+        images: dict[int, Image] = {}
+        for index, path in enumerate(paths):
+            try:
+                image_HW3, _ = decode_plainly(path)
+                check_image(image_HW3)
+            except (ImageProblem, BadInput) as problem:
+                found.append(str(problem))
+                continue
+            found.append(None)
+            images[index] = image_HW3
+        pages = read_pages(reader, list(images.values()), choice) if images else []
+        for index, lines in zip(images, pages, strict=True):
+            found[index] = dataclasses.asdict(PageReading(reader=reader.name, lines=tuple(lines)))
+        return found
 
     return answer
 

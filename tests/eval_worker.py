@@ -24,7 +24,10 @@ def open_reader(setup):
     if setup["models"] == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
 
-    def answer(path):
+    def answer(paths):
+        return [read(path) for path in paths]
+
+    def read(path):
         with Image.open(path) as image:
             text = image.info.get("read", "")
         if log := os.environ.get("EVAL_WORKER_LOG"):

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from datagen.cli import bench_app
+
 if TYPE_CHECKING:
     from vae.tokenbench import BuildReport
 
@@ -167,6 +169,29 @@ def eval_(
     typer.echo(json.dumps(report.results, ensure_ascii=False) if as_json else as_table(report))
     for note in [] if as_json else report.notes:
         typer.echo(f"- {note}")
+
+
+@bench_app.command("eval")
+def bench_eval(
+    gt: Annotated[Path, typer.Option(help="Folder of originals.")],
+    recon: Annotated[Path, typer.Option(help="Folder of reconstructions.")],
+    pairs: Annotated[int, typer.Option(min=1, help="How many pairs are read.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Reading for NED: CPU seconds a page of `eval` and `eval --fast` against the public benchmark's loop."""
+    from vae import score_bench
+
+    figures = score_bench.bench_eval(gt, recon, pairs)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for way, seconds in figures["cpu_s_per_page"].items():
+        same, ned = figures["pages_with_the_loop_s_text"][way], figures["ned"][way]
+        alone, shared = figures["speed_up"][way], figures["speed_up_shared"][way]
+        typer.echo(
+            f"{way:6} {seconds:.3f} CPU s a page, {alone:.2f} times the loop, {shared:.2f} with shared originals"
+        )
+        typer.echo(f"       the loop's text on {same} of {figures['pages']} pages; NED {ned:.4f}")
 
 
 @app.command(rich_help_panel="Train and judge")
