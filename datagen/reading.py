@@ -62,9 +62,8 @@ def read_files(
     size = PAGES_AT_ONCE if choice.name == "torch" and choice.device != "cpu" else 1
     groups = [list(range(start, min(start + size, len(paths)))) for start in range(0, len(paths), size)]
     alone: list[int] = []
-    for members in (groups, alone):
-        if members is alone:  # of a group whose process died every file is tried again by itself
-            members = [[number] for number in alone]
+    for again in (False, True):  # of a group whose process died every file is tried again by itself
+        members = [[number] for number in alone] if again else groups
         tasks = [[str(paths[number]) for number in group] for group in members]
         setup = dataclasses.asdict(choice)
         for place, answer in answers(WORKER, setup, tasks, processes=processes, limit_s=limit_s or LIMIT_S):

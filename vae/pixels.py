@@ -78,8 +78,8 @@ def score_pairs(
     Of a batch whose process died every pair is tried again alone. Raises BadInput for weights that cannot be read.
     """
     alone: list[int] = []
-    for members in (_batches(range(len(pairs)), batch), alone):
-        groups = [members_of if isinstance(members_of, list) else [members_of] for members_of in members]
+    for again in (False, True):
+        groups = [[index] for index in alone] if again else _batches(range(len(pairs)), batch)
         tasks = [[(str(pairs[i].target), str(pairs[i].output)) for i in group] for group in groups]
         for number, answer in answers(
             "vae.pixels", dataclasses.asdict(choice), tasks, processes=processes, limit_s=limit_s
