@@ -48,6 +48,25 @@ def bench_render(
     typer.echo(figures_of.as_json(figures) if as_json else figures_of.as_text(figures))
 
 
+@bench_app.command("scale")
+def bench_scale(
+    recipe: Recipe = "background",
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=2, help="Ray workers beside which one is measured.")] = 2,
+    shards: Annotated[int, typer.Option(min=1, help="Shards of each run; best a multiple of the workers.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each kind, turn about.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Draw the same shards in one process, on one Ray worker and on several: rows/s, CPU a row, driver memory."""
+    from datagen import scaling
+    from datagen.plan import GenerateRecipe
+    from datagen.recipes import find_recipe, load_recipe
+
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, overrides or [])
+    figures = scaling.bench_scale(loaded, workers=workers, shards=shards, repeats=repeats)
+    typer.echo(scaling.as_json(figures) if as_json else scaling.as_text(figures))
+
+
 @app.command(rich_help_panel="Generate")
 def generate(
     recipe: Recipe,

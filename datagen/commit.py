@@ -192,8 +192,8 @@ def _differences(before: RunIdentity, now: RunIdentity) -> list[str]:
 
 def committed_shards(folder: Folder) -> frozenset[int]:
     """Numbers of the finished shards, by one listing."""
-    names = (Path(name) for name in folder.names(COMMITS))
-    return frozenset(int(name.stem) for name in names if name.suffix == ".json" and name.stem.isdigit())
+    stems = (name.removesuffix(".json") for name in folder.names(COMMITS) if name.endswith(".json"))
+    return frozenset(int(stem) for stem in stems if stem.isdigit())
 
 
 def publish_shard(

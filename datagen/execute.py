@@ -7,7 +7,8 @@ Each task is big (a shard: half a minute and more): a task an image costs 2 to 3
 import logging
 import os
 import socket
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -75,6 +76,17 @@ def run_tasks(
     return _run_on_ray(function, shared, items, workers, address, retries, rescue)
 
 
+@contextmanager
+def ray_session(workers: int | None = None, address: str | None = None) -> Iterator[None]:
+    """Ray for as long as the context lasts: runs inside it start none of their own. Raises BadInput when it fails."""
+    ray, started = _start_ray(workers, address)
+    try:
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
 def _run_on_ray(
     function: Callable[[S, T], R],
     shared: S,
@@ -91,7 +103,9 @@ def _run_on_ray(
         parallel = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         shared_once = ray.put(shared)
         waiting = iter(items)
-        for item in islice(waiting, 2 * parallel):
+        # A second task for each worker waits beside the first; Ray that others started would run both at once.
+        window = 2 * parallel if started or workers is None else parallel
+        for item in islice(waiting, window):
             in_flight[task.remote(function, shared_once, item)] = (item, function)
         while in_flight:
             (ready, *_), _ = ray.wait(list(in_flight), num_returns=1)

@@ -22,11 +22,21 @@ class S3Server:
     port: int = 0
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     """Requests by kind: "LIST", "PUT part", "PUT", "GET", "HEAD", "DELETE", "POST"."""
+    pages: set[tuple[str, ...]] = field(default_factory=set)
+    """Prefix and continuation of every answer of a listing; a busy machine's client asks twice for some."""
     refuse: Refusal | None = None
 
     def place(self, path: str) -> str:
         """The address of a folder in the bucket."""
         return f"s3://mill/{path}?endpoint_override=127.0.0.1:{self.port}&scheme=http"
+
+    def fill(self, paths: Iterable[str]) -> None:
+        """Put an empty JSON object at each path, past the door and the counting."""
+        from moto.core.models import DEFAULT_ACCOUNT_ID
+        from moto.s3.models import s3_backends
+
+        for path in paths:
+            s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object("mill", path, b"{}")
 
     def answer(self, app: Any, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Count one request, and refuse it or hand it on."""
@@ -34,6 +44,7 @@ class S3Server:
         kind = method
         if method == "GET" and "list-type" in query:
             kind = "LIST"
+            self.pages.add((*query.get("prefix", ()), *query.get("continuation-token", ())))
         elif method == "PUT" and "partNumber" in query:
             kind = "PUT part"
         self.counts[kind] += 1
