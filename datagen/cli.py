@@ -303,6 +303,21 @@ def inspect(
 
 
 @app.command(rich_help_panel="Filter and inspect")
+def coverage(
+    run: Annotated[str, typer.Argument(help="A finished run folder of generate or filter, here, s3://... or gs://...")],
+    html: Annotated[Path | None, typer.Option(help="Write a page with the lists of characters to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with every character.")] = False,
+) -> None:
+    """Say which characters a run shows, how often and at which sizes: GB 2312, the 8,105 general standard ones."""
+    from datagen import drawn
+
+    found = drawn.run_coverage(run)
+    if html is not None:
+        drawn.write_coverage_page(found, html)
+    typer.echo(drawn.as_json(found) if as_json else drawn.as_text(found))
+
+
+@app.command(rich_help_panel="Filter and inspect")
 def verify(
     run: Annotated[str, typer.Argument(help="A finished run folder.")],
     sample: Annotated[int, typer.Option(min=0, help="How many rows to draw again and compare.")] = 20,

@@ -1,37 +1,39 @@
 """Text to draw: paragraphs of real documents, and Chinese put together from real words.
 
-Paragraphs are told apart by their script: Han is "zh", Latin is taken for English ("en": French would pass for it),
-both together are "mixed", the rest is left out. Whatever is drawn is NFC, without control and format characters, and
-never ends inside a word (a run of Latin letters and digits, a word of the dictionary; running Chinese text does not say
-where its words end: there a cut falls behind a punctuation mark when one is near, else between two characters).
+Whatever is drawn is NFC, without control and format characters, and never ends inside a word (a run of Latin letters
+and digits, a word of the dictionary; running Chinese text does not say where its words end: there a cut falls behind a
+punctuation mark when one is near, else between two characters). Paragraphs are told apart by their script, see `prose`.
 """
 
-import ast
 import collections
+import contextlib
 import hashlib
-import json
+import itertools
+import mmap
 import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyarrow import parquet as pq
 from pydantic import Field
 
+from datagen.prose import SENTENCE_START, WORD_START, Lang, clean, cut, divided, judge_paragraph
+from datagen.salad import MARKS, MARKS_CUMULATIVE, Words, gb2312_facts, read_words
+from datagen.texts import READERS, dataset_paragraphs
 from fonts_manifest.config import Config
-from fonts_manifest.coverage import gb2312_level_1, gb2312_level_2
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files
 
-Lang = Literal["en", "zh", "mixed"]
-
-_MAX_LINE = 1 << 20
-"""Characters of one line read at a time: a file without line ends does not fill the memory."""
+SPOOL_BYTES = 64 << 20
+"""Paragraphs of one language and place beyond this lie in a file without a name, mapped into memory where they are
+read: a corpus may be larger than the memory."""
+MAX_SEEN = 5_000_000
+"""Paragraphs remembered to leave out copies of them, 100 bytes each; of those behind, copies stay."""
 
 
 class TextPlace(Config):
@@ -39,12 +41,17 @@ class TextPlace(Config):
 
     place: str
     """A file, a folder (searched to the bottom), a glob, or `package:NAME/...` inside an installed package."""
-    format: Literal["text", "lines", "jsonl", "parquet", "topics", "words"] = "text"
+    format: Literal["text", "lines", "jsonl", "parquet", "dataset", "topics", "words"] = "text"
     """text: paragraphs between blank lines (.txt, .md); lines: every line is a paragraph; jsonl, parquet: `field` of
-    every row; topics: Python's `pydoc_data/topics.py`, its English prose without code and tables; words: a dictionary
-    of "word frequency ..." lines as jieba's, from which Chinese sentences are put together."""
+    every row; dataset: the same of a Hugging Face data set, a local folder or `hub:OWNER/NAME`, streamed; topics:
+    Python's `pydoc_data/topics.py`, its English prose without code and tables; words: a dictionary of "word frequency
+    ..." lines as jieba's, from which Chinese sentences are put together."""
     field: str = "text"
-    """Key of a JSONL object or column of a Parquet file."""
+    """Key of a JSONL object, column of a Parquet file or of a data set."""
+    split: str = "train"
+    """Of a data set."""
+    most: int | None = Field(default=None, ge=1)
+    """Take no more than the first so many paragraphs that can be used; a hub's data set may have no end."""
     licence: str
     """SPDX identifier or a sentence."""
     weight: float = Field(default=1.0, gt=0)
@@ -73,8 +80,8 @@ class CorpusConfig(Config):
 class Corpus:
     """Implements the renderer's `TextSource`. A draw costs time for the characters drawn, whatever the corpus holds.
 
-    Memory: the UTF-8 of all paragraphs and 8 bytes for each of them, in every process; a dictionary of 350,000 words
-    is 9 MB.
+    Memory, in every process: 8 bytes for each paragraph and 64 MB of text for every language of a place, the rest of it
+    in a temporary file; a dictionary of 350,000 words is 9 MB. Where a paragraph stands depends on the files alone.
     """
 
     def __init__(
@@ -147,8 +154,12 @@ class Corpus:
             length += len(piece)
             if length_en <= self._english_share * length:
                 whole_sentence = left > 60 and rng.random() < 0.2
-                foreign = english.draw(rng, int(rng.integers(30, 70)) if whole_sentence else int(rng.integers(3, 18)))
-                foreign = foreign.replace("\n", " ").strip(" ,;:.()[]\"'")
+                foreign = english.draw(rng, int(rng.integers(50, 160)) if whole_sentence else int(rng.integers(3, 18)))
+                foreign = foreign.replace("\n", " ")
+                # A sentence to its end; where it is too long, a phrase.
+                ended = _SENTENCE.match(foreign) if whole_sentence else None
+                whole_sentence = ended is not None
+                foreign = (ended.group() if ended else cut(foreign, 30)).strip(" ,;:.()[]\"'")
                 form = rng.random()
                 if whole_sentence:
                     parts.append(f"。{foreign}.{blank}")
@@ -160,7 +171,7 @@ class Corpus:
                 length_en += len(foreign)
                 if whole_sentence or form >= 0.25:
                     continue
-            mark = _MARKS[min(int(np.searchsorted(_MARKS_CUMULATIVE, rng.random(), side="right")), len(_MARKS) - 1)]
+            mark = MARKS[min(int(np.searchsorted(MARKS_CUMULATIVE, rng.random(), side="right")), len(MARKS) - 1)]
             parts.append(mark)
             length += 1
             if mark in "。！？" and left > 80 and rng.random() < 0.15:
@@ -179,10 +190,6 @@ class Corpus:
         }
 
 
-_MARKS = "，。、；：！？"
-_MARKS_CUMULATIVE = np.cumsum([0.55, 0.26, 0.08, 0.04, 0.03, 0.02, 0.02])
-
-
 @dataclass(frozen=True)
 class Paragraphs:
     """Paragraphs of one language from one place, in the order of their documents."""
@@ -191,7 +198,7 @@ class Paragraphs:
     weight: float
     place: str
     licence: str
-    blob: bytes
+    blob: bytes | mmap.mmap
     """All of them in UTF-8, one behind the other."""
     offsets: npt.NDArray[np.int64]
     """(paragraphs + 1,) where each begins in `blob`."""
@@ -199,7 +206,9 @@ class Paragraphs:
     @property
     def digest(self) -> str:
         """SHA-256 of the paragraphs."""
-        return hashlib.sha256(self.offsets.tobytes() + self.blob).hexdigest()
+        sha256 = hashlib.sha256(self.offsets.tobytes())
+        sha256.update(self.blob)
+        return sha256.hexdigest()
 
     def paragraph(self, number: int) -> str:
         """One paragraph."""
@@ -210,7 +219,7 @@ class Paragraphs:
         count = len(self.offsets) - 1
         number = int(rng.integers(count))
         text = self.paragraph(number)
-        borders = _WORD_START if characters < 40 else _SENTENCE_START
+        borders = WORD_START if characters < 40 else SENTENCE_START
         starts = [0, *(match.end() for match in borders.finditer(text) if match.end() < len(text))]
         parts = [text[starts[int(rng.integers(len(starts)))] :]]
         length = len(parts[0])
@@ -222,120 +231,23 @@ class Paragraphs:
 
     def facts(self) -> dict[str, Any]:
         """Sizes, licence, digest; coverage of GB 2312 when there is any Han."""
-        text = self.blob.decode()
-        counts = collections.Counter(text)
+        counts: collections.Counter[str] = collections.Counter()
+        for first in range(0, len(self.offsets) - 1, 1024):
+            last = min(first + 1024, len(self.offsets) - 1)
+            counts.update(self.blob[self.offsets[first] : self.offsets[last]].decode())
         return {
             "place": self.place,
             "licence": self.licence,
             "lang": self.lang,
             "kind": "paragraphs of documents",
             "paragraphs": len(self.offsets) - 1,
-            "characters": len(text),
+            "characters": counts.total(),
             "distinct_characters": len(counts),
             "sha256": self.digest,
-        } | (_gb2312_facts({c: float(n) for c, n in counts.items()}) if self.lang != "en" else {})
+        } | (gb2312_facts({c: float(n) for c, n in counts.items()}) if self.lang != "en" else {})
 
 
-@dataclass(frozen=True)
-class Words:
-    """Chinese word salad: real words at their real frequencies (flattened as asked), in clauses without a grammar.
-
-    Shapes, characters, punctuation and line breaks are those of Chinese; the sentences mean nothing.
-    """
-
-    lang: Lang
-    weight: float
-    place: str
-    licence: str
-    words: tuple[str, ...]
-    """All Han."""
-    cumulative: npt.NDArray[np.float64]
-    """Cumulative probability of the words; the last is 1."""
-    flatten: float
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the words and their probabilities' exponent."""
-        frequencies = np.diff(self.cumulative, prepend=0.0).astype(np.float32).tobytes()
-        return hashlib.sha256("\n".join(self.words).encode() + frequencies).hexdigest()
-
-    def draw(self, rng: np.random.Generator, characters: int) -> str:
-        """Clauses of 2 to 7 words; under 13 characters a label without punctuation."""
-        # The mean word has two characters; what is missing is drawn in further rounds.
-        parts: list[str] = []
-        length = 0
-        label = characters < 13
-        in_clause = int(rng.integers(2, 8))
-        sentences_left = int(rng.integers(2, 7))
-        while length < characters:
-            for number in np.searchsorted(self.cumulative, rng.random((characters - length) // 2 + 1), side="right"):
-                left = characters - length
-                # A full stop still has to fit behind the last word.
-                word = (
-                    self._numeral(rng)
-                    if parts and rng.random() < 0.04
-                    else self.words[min(int(number), len(self.words) - 1)]
-                )
-                parts.append(word)
-                length += len(word)
-                in_clause -= 1
-                if length >= characters:
-                    break
-                if label or in_clause or left < 6:
-                    continue
-                in_clause = int(rng.integers(2, 8))
-                mark = _MARKS[min(int(np.searchsorted(_MARKS_CUMULATIVE, rng.random(), side="right")), len(_MARKS) - 1)]
-                parts.append(mark)
-                length += 1
-                if mark in "。！？":
-                    sentences_left -= 1
-                    if not sentences_left and characters - length > 20:
-                        parts.append("\n")
-                        length += 1
-                        sentences_left = int(rng.integers(2, 7))
-        if not label:
-            parts.append("。")
-        return "".join(parts)
-
-    @staticmethod
-    def _numeral(rng: np.random.Generator) -> str:
-        kind, value = int(rng.integers(5)), int(rng.integers(1, 1000))
-        if kind == 0:
-            return f"{1900 + value % 131}年"
-        if kind == 1:
-            return f"{1 + value % 12}月{1 + int(rng.integers(28))}日"
-        if kind == 2:
-            return f"{value / 10:g}%"
-        return f"{value}{'个万元次人米天'[value % 7]}" if kind == 3 else f"第{value}"
-
-    def facts(self) -> dict[str, Any]:
-        """Sizes, licence, digest, and how much of GB 2312 the draws show."""
-        chances = np.diff(self.cumulative, prepend=0.0)
-        counts: dict[str, float] = collections.defaultdict(float)
-        for word, chance in zip(self.words, chances.tolist(), strict=True):
-            for character in word:
-                counts[character] += chance
-        return {
-            "place": self.place,
-            "licence": self.licence,
-            "lang": self.lang,
-            "kind": "word salad: real words by frequency, no grammar",
-            "words": len(self.words),
-            "flatten": self.flatten,
-            "distinct_characters": len(counts),
-            "sha256": self.digest,
-        } | _gb2312_facts(counts)
-
-
-def _gb2312_facts(weights: dict[str, float]) -> dict[str, Any]:
-    """weights: character -> how often it is drawn, in any unit."""
-    han = sum(weight for character, weight in weights.items() if _is_han(character))
-    facts: dict[str, Any] = {}
-    for name, characters in (("level_1", gb2312_level_1()), ("level_2", gb2312_level_2())):
-        drawn = [weights[character] for character in characters if character in weights]
-        facts[f"gb2312_{name}_covered"] = f"{len(drawn)} of {len(characters)}"
-        facts[f"gb2312_{name}_share"] = round(sum(drawn) / han, 4) if han else 0.0
-    return facts
+_SENTENCE = re.compile(r"[^.!?]{12,160}[.!?](?=\s|$)")
 
 
 def open_corpus(config: CorpusConfig) -> Corpus:
@@ -345,7 +257,9 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     seen: set[bytes] = set()
     for source in config.places:
         if source.format == "words":
-            pools.append(_read_words(source, config, dropped))
+            paths = find_files([source.place], frozenset({".txt"}))
+            about = (source.place, source.licence, source.weight, config.flatten, config.beyond_gb2312)
+            pools.append(read_words(paths, *about, dropped=dropped))
         else:
             pools.extend(_read_paragraphs(source, config, dropped, seen))
     if not pools:
@@ -355,283 +269,72 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     return Corpus(pools, english_share=config.english_share, dropped=dict(dropped))
 
 
-def _read_words(source: TextPlace, config: CorpusConfig, dropped: collections.Counter[str]) -> Words:
-    allowed = frozenset(gb2312_level_1() + gb2312_level_2())
-    words: list[str] = []
-    frequencies: list[int] = []
-    for path in find_files([source.place], frozenset({".txt"})):
-        try:
-            with path.open(encoding="utf-8-sig") as file:
-                for line in file:
-                    word, _, rest = line.strip().partition(" ")
-                    frequency = rest.partition(" ")[0]
-                    if not frequency.isascii() or not frequency.isdigit() or not int(frequency):
-                        dropped["word_without_frequency"] += bool(word)
-                    elif not all(map(_is_han, word)) or len(word) > 12:
-                        dropped["word_not_han"] += 1
-                    elif not config.beyond_gb2312 and not allowed.issuperset(word):
-                        dropped["word_beyond_gb2312"] += 1
-                    else:
-                        words.append(unicodedata.normalize("NFC", word))
-                        frequencies.append(int(frequency))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path}: cannot be read as a dictionary in UTF-8 ({error})") from None
-    if not words:
-        raise BadInput(f"{source.place}: no line of the form 'word frequency' with a Chinese word")
-    chances = np.asarray(frequencies, np.float64) ** (1.0 - config.flatten)
-    cumulative = np.cumsum(chances)
-    return Words(
-        lang="zh",
-        weight=source.weight,
-        place=source.place,
-        licence=source.licence,
-        words=tuple(words),
-        cumulative=cumulative / cumulative[-1],
-        flatten=config.flatten,
-    )
+@dataclass(slots=True)
+class _Pile:
+    """The paragraphs of one language while they are read."""
+
+    file: IO[bytes]
+    lengths: "array[int]" = field(default_factory=lambda: array("q"))
+
+    def add(self, data: bytes) -> None:
+        self.file.write(data)
+        self.lengths.append(len(data))
+
+    def closed(self) -> tuple[bytes | mmap.mmap, npt.NDArray[np.int64]]:
+        """(blob, offsets); a map outlives its file."""
+        offsets = np.zeros(len(self.lengths) + 1, np.int64)
+        np.cumsum(self.lengths, out=offsets[1:])
+        self.file.seek(0)
+        if offsets[-1] <= SPOOL_BYTES:
+            return self.file.read(), offsets
+        self.file.flush()
+        return mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ), offsets
 
 
 def _read_paragraphs(
     source: TextPlace, config: CorpusConfig, dropped: collections.Counter[str], seen: set[bytes]
 ) -> Iterator[Paragraphs]:
-    blobs: dict[Lang, list[bytes]] = {"en": [], "zh": [], "mixed": []}
-    read, suffixes = _READERS[source.format]
+    languages: tuple[Lang, ...] = ("en", "zh", "mixed")
+    with contextlib.ExitStack() as files:
+        piles = {lang: _Pile(files.enter_context(tempfile.SpooledTemporaryFile(SPOOL_BYTES))) for lang in languages}
+        for lang, data in itertools.islice(_usable(source, config, dropped, seen), source.most):
+            piles[lang].add(data)
+        for lang, pile in piles.items():
+            if pile.lengths:
+                blob, offsets = pile.closed()
+                yield Paragraphs(lang, source.weight, source.place, source.licence, blob, offsets)
+
+
+def _usable(
+    source: TextPlace, config: CorpusConfig, dropped: collections.Counter[str], seen: set[bytes]
+) -> Iterator[tuple[Lang, bytes]]:
+    """(language, UTF-8) of every paragraph that can be drawn, in the order of the place; the others are counted."""
+    for raw in _raw_paragraphs(source, dropped):
+        for paragraph in divided(clean(raw), config.max_characters):
+            reason, lang = judge_paragraph(paragraph, config.min_characters)
+            data = paragraph.encode()
+            key = hashlib.blake2b(data, digest_size=8).digest()
+            if lang is None:
+                dropped[reason] += 1
+            elif key in seen:
+                dropped["duplicate"] += 1
+            else:
+                if len(seen) < MAX_SEEN:
+                    seen.add(key)
+                yield lang, data
+
+
+def _raw_paragraphs(source: TextPlace, dropped: collections.Counter[str]) -> Iterator[str]:
+    if source.format == "dataset":
+        yield from dataset_paragraphs(source.place, source.field, source.split)
+        return
+    read, suffixes = READERS[source.format]
     for path in find_files([source.place], suffixes):
         try:
-            for raw in read(path, source.field):
-                for paragraph in _divided(clean(raw), config.max_characters):
-                    reason, lang = judge_paragraph(paragraph, config.min_characters)
-                    data = paragraph.encode()
-                    key = hashlib.blake2b(data, digest_size=8).digest()
-                    if lang is None:
-                        dropped[reason] += 1
-                    elif key in seen:
-                        dropped["duplicate"] += 1
-                    else:
-                        seen.add(key)
-                        blobs[lang].append(data)
+            yield from read(path, source.field)
         except UnicodeDecodeError:
             dropped["file_not_utf8"] += 1
         except KeyError:
             dropped[f"file_without_{source.field}"] += 1
         except (OSError, SyntaxError, pa.ArrowException):
             dropped["file_unreadable"] += 1
-    for lang, found in blobs.items():
-        if found:
-            offsets = np.zeros(len(found) + 1, np.int64)
-            np.cumsum([len(data) for data in found], out=offsets[1:])
-            yield Paragraphs(
-                lang=lang,
-                weight=source.weight,
-                place=source.place,
-                licence=source.licence,
-                blob=b"".join(found),
-                offsets=offsets,
-            )
-
-
-def _lines_of(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8-sig", newline=None) as file:
-        while line := file.readline(_MAX_LINE):
-            yield line
-
-
-def _text_paragraphs(path: Path, _: str) -> Iterator[str]:
-    block: list[str] = []
-    size = 0
-    for line in _lines_of(path):
-        if line.strip() and size < _MAX_LINE:
-            block.append(line.strip())
-            size += len(line)
-        else:
-            yield join_lines(block)
-            block, size = ([line.strip()], len(line)) if line.strip() else ([], 0)
-    yield join_lines(block)
-
-
-def _line_paragraphs(path: Path, _: str) -> Iterator[str]:
-    yield from _lines_of(path)
-
-
-def _jsonl_paragraphs(path: Path, field: str) -> Iterator[str]:
-    for line in _lines_of(path):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            yield ""  # counted as too short
-            continue
-        text = row.get(field) if isinstance(row, dict) else None
-        yield from text.split("\n") if isinstance(text, str) else ("",)
-
-
-def _parquet_paragraphs(path: Path, field: str) -> Iterator[str]:
-    with pq.ParquetFile(path) as file:
-        column = file.schema_arrow.field(field)
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            raise KeyError(field)
-        for batch in file.iter_batches(batch_size=1024, columns=[field]):
-            for text in batch.column(0).to_pylist():
-                yield from (text or "").split("\n")
-
-
-def _topic_paragraphs(path: Path, _: str) -> Iterator[str]:
-    # Parsed, not imported: the file is one dictionary literal.
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            for text in ast.literal_eval(node.value).values():
-                yield from english_prose(text)
-
-
-_READERS: dict[str, tuple[Callable[[Path, str], Iterator[str]], frozenset[str]]] = {
-    "text": (_text_paragraphs, frozenset({".txt", ".md", ".text"})),
-    "lines": (_line_paragraphs, frozenset({".txt", ".text"})),
-    "jsonl": (_jsonl_paragraphs, frozenset({".jsonl", ".ndjson"})),
-    "parquet": (_parquet_paragraphs, frozenset({".parquet"})),
-    "topics": (_topic_paragraphs, frozenset({".py"})),
-}
-
-
-def english_prose(text: str) -> Iterator[str]:
-    """The running prose of a document as Sphinx's text builder writes it: no headings, grammar, code or tables.
-
-    Bullets and emphasis marks are taken off, lines joined.
-    """
-    blocks = re.split(r"\n\s*\n", text)
-    after_colons = False
-    for block in blocks:
-        lines = block.strip("\n").split("\n")
-        indent = len(lines[0]) - len(lines[0].lstrip())
-        code = after_colons and indent >= 3
-        after_colons = block.rstrip().endswith("::") or (code and indent >= 3)
-        if code:
-            continue
-        joined = join_lines([line.strip() for line in lines])
-        joined = re.sub(r"^(?:[*+-]|\d+\.|\(\d+\)|\[\d+\])\s+", "", joined)
-        joined = re.sub(r"(?<![\w*])\*{1,2}([^*\s](?:[^*]*[^*\s])?)\*{1,2}(?![\w*])", r"\1", joined)
-        joined = re.sub(r"``([^`]+)``", r"\1", joined).replace("::", ":")
-        if _reads_as_english(joined):
-            yield joined
-
-
-_STOP_WORDS = frozenset(
-    (
-        *("a", "an", "and", "are", "as", "at", "be", "by", "can", "for", "from", "has", "if", "in", "is", "it", "may"),
-        *("not", "of", "on", "or", "that", "the", "this", "to", "when", "with"),
-    )
-)
-
-
-def _reads_as_english(text: str) -> bool:
-    """A capital first, an end mark last, and no more signs of code than a sentence about code holds."""
-    words = text.split()
-    if len(words) < 6 or not (text[0].isupper() or text[0] in "\"'“(") or text[-1] not in ".!?:)":
-        return False
-    if re.search(r"::=|>>>|\+--|\|.*\||===|\*\*\*\*|----|\.\. |[{}<>]|\\", text):
-        return False
-    plain = sum(bool(re.fullmatch(r"[\"'“‘(]*[A-Za-z]+(?:[-'’][A-Za-z]+)*[.,;:!?)\"'”’]*", word)) for word in words)
-    common = sum(word.lower().strip(".,;:()\"'") in _STOP_WORDS for word in words)
-    return plain >= 0.85 * len(words) and common >= 0.15 * len(words)
-
-
-def join_lines(lines: Sequence[str]) -> str:
-    """Hard-wrapped lines as one; a blank between them, but none between two Chinese characters."""
-    joined = ""
-    for line in lines:
-        no_blank = not joined or not line or (_is_cjk(joined[-1]) and _is_cjk(line[0]))
-        # Most text is wrapped behind the hyphens it has ("pre-" / "existing"); hyphens put in by a typesetter stay too.
-        compound = joined[-2:-1].isalpha() and joined[-1:] == "-" and line[:1].islower()
-        glue = "" if no_blank or compound else " "
-        joined += glue + line
-    return joined
-
-
-def clean(text: str) -> str:
-    """NFC, blanks of every kind as one " ", without control, format, private and unassigned characters."""
-    text = unicodedata.normalize("NFC", text)
-    if not text.isascii() or not text.isprintable():
-        text = "".join(
-            " " if character.isspace() else character
-            for character in text
-            if character.isspace() or unicodedata.category(character) not in _INVISIBLE
-        )
-    # Taking characters out can bring two together that NFC joins: normalise what stands at the end.
-    return unicodedata.normalize("NFC", " ".join(text.split()))
-
-
-_INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
-
-
-def judge_paragraph(paragraph: str, min_characters: int) -> tuple[str, Lang | None]:
-    """("", language by script), or (why the paragraph is left out, None)."""
-    if len(paragraph) < min_characters:
-        return "too_short", None
-    if "\ufffd" in paragraph:
-        return "damaged_characters", None
-    han = latin = letters = 0
-    visible = len(paragraph) - paragraph.count(" ")
-    for character in paragraph:
-        if character.isalpha():
-            letters += 1
-            if _is_han(character):
-                han += 1
-            elif character.isascii() or unicodedata.name(character, "").startswith("LATIN"):
-                latin += 1
-    if letters < 0.6 * visible:
-        return "not_prose", None  # tables, code, numbers
-    if han + latin < 0.95 * letters:
-        return "other_script", None
-    if han >= 0.9 * letters:
-        return "", "zh"
-    return "", "en" if not han else "mixed"
-
-
-def _is_han(character: str) -> bool:
-    code = ord(character)
-    return 0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x323AF
-
-
-def _is_cjk(character: str) -> bool:
-    """Han, or punctuation that stands with it."""
-    code = ord(character)
-    return _is_han(character) or 0x3000 <= code <= 0x303F or 0xFF00 <= code <= 0xFF60 or character in "“”‘’…—"
-
-
-_SENTENCE_START = re.compile(r"[.!?][\"'”’)\]]*\s+(?=[\"'“‘(\[]*[A-Z])|[。！？…]+[”’」』）]*(?=.)")
-_WORD_START = re.compile(r"\s+|[，。！？；：、…]+[”’」』）]*(?=.)")
-_ENDS = "。！？；，、：…”』」）.!?;,"
-
-
-def cut(text: str, characters: int) -> str:
-    """The longest beginning of at most `characters` characters that ends with a whole word (one word at least).
-
-    In Chinese it ends behind a punctuation mark when there is one among the last 12 characters.
-    """
-    if len(text) <= characters:
-        return text.rstrip()
-    end = characters
-    while end > 0 and not _may_end(text, end):
-        end -= 1
-    if end == 0:  # the first word is longer than that
-        end = characters
-        while end < len(text) and not _may_end(text, end):
-            end += 1
-    if _is_cjk(text[end - 1]):
-        for earlier in range(end, max(end - 12, 1), -1):
-            if text[earlier - 1] in _ENDS:
-                end = earlier
-                break
-    return text[:end].rstrip().rstrip("（(《“‘「『[") or text[:end]
-
-
-def _may_end(text: str, end: int) -> bool:
-    before, after = text[end - 1], text[end]
-    return before.isspace() or after.isspace() or _is_cjk(before) or _is_cjk(after)
-
-
-def _divided(paragraph: str, max_characters: int) -> Iterator[str]:
-    while len(paragraph) > max_characters:
-        borders = [match.end() for match in _SENTENCE_START.finditer(paragraph, max_characters // 2, max_characters)]
-        head = paragraph[: borders[-1]] if borders else cut(paragraph, max_characters)
-        yield head.rstrip()
-        paragraph = paragraph[len(head) :].lstrip()
-    yield paragraph

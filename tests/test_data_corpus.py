@@ -1,10 +1,14 @@
 """datagen.corpus: what is text, in which language, and that a draw never ends inside a word."""
 
+import collections
 import json
+import mmap
 import re
+import tempfile
 import unicodedata
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,18 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
-from datagen.corpus import (
-    Corpus,
-    CorpusConfig,
-    Paragraphs,
-    TextPlace,
-    Words,
-    clean,
-    cut,
-    english_prose,
-    judge_paragraph,
-    open_corpus,
-)
+from datagen.corpus import Corpus, CorpusConfig, Paragraphs, TextPlace, open_corpus
+from datagen.prose import clean, cut, english_prose, judge_paragraph
+from datagen.salad import Words, read_words
 from datagen.seeds import rng_for
 from fonts_manifest.errors import BadInput
 
@@ -277,3 +272,80 @@ def test_the_prose_of_python_s_own_topics_reads_as_english() -> None:
     text = pool.blob.decode()
     assert not re.search(r"::=|>>>|\+--|\*\*\*\*|===", text)
     assert not re.search(r"\w+_stmt\b.*::", text)
+
+
+# Data sets, and places larger than the memory
+
+
+def _dataset(texts: list[str]) -> "datasets.Dataset":
+    return datasets.Dataset.from_dict({"text": texts, "id": list(range(len(texts)))})
+
+
+@pytest.mark.parametrize("form", ["saved", "dictionary", "files"])
+def test_a_hugging_face_data_set_reads_like_its_texts_in_a_file(tmp_path: Path, folder: Path, form: str) -> None:
+    place = tmp_path / "set"
+    rows = _dataset(ENGLISH + CHINESE)
+    if form == "saved":
+        rows.save_to_disk(str(place))
+    elif form == "dictionary":
+        datasets.DatasetDict({"train": rows, "test": _dataset(["Nothing of this may be read here."])}).save_to_disk(
+            str(place)
+        )
+    else:
+        place.mkdir()
+        rows.to_parquet(str(place / "data.parquet"))
+    found = _corpus([TextPlace(place=str(place), format="dataset", licence="CC0-1.0")])
+    plain = _corpus([TextPlace(place=str(folder / name), licence="CC0-1.0") for name in ("en.txt", "zh.txt")])
+    for lang in ("en", "zh"):
+        drawn = [corpus.draw(rng_for(1, 2, 3, 0), lang, 150) for corpus in (found, plain)]
+        assert drawn[0] == drawn[1]
+
+
+def test_a_data_set_without_its_folder_split_or_column_is_one_sentence(tmp_path: Path) -> None:
+    _dataset(ENGLISH).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(BadInput, match=r"no such folder.*hub:OWNER/NAME"):
+        _corpus([TextPlace(place="someone/texts", format="dataset", licence="x")])
+    with pytest.raises(BadInput, match="has no column 'body', only id, text"):
+        _corpus([TextPlace(place=str(tmp_path / "set"), format="dataset", field="body", licence="x")])
+    datasets.DatasetDict({"train": _dataset(ENGLISH)}).save_to_disk(str(tmp_path / "sets"))
+    with pytest.raises(BadInput, match="split 'validation'"):
+        _corpus([TextPlace(place=str(tmp_path / "sets"), format="dataset", split="validation", licence="x")])
+
+
+def test_only_the_first_paragraphs_of_a_place_are_taken_when_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("".join(f"This is the paragraph with the number {n}.\n" for n in range(1000)))
+    place = TextPlace(place=str(tmp_path / "long.txt"), format="lines", licence="x", most=10)
+    (pool,) = _corpus([place]).facts()["pools"]
+    assert pool["paragraphs"] == 10
+
+
+def test_a_large_place_lies_in_a_file_and_draws_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "".join(f"Paragraph {n} says that the number {n * n} is a square. 这是第{n}段文字。\n" for n in range(3000))
+    (tmp_path / "large.txt").write_text(text, encoding="utf-8")
+    places = [TextPlace(place=str(tmp_path / "large.txt"), format="lines", licence="x")]
+    in_memory = _corpus(places)
+    monkeypatch.setattr("datagen.corpus.SPOOL_BYTES", 10_000)
+    spooled = _corpus(places)
+    assert isinstance(spooled._pools[0].blob, mmap.mmap)
+    assert isinstance(in_memory._pools[0].blob, bytes)
+    assert spooled.digest == in_memory.digest
+    assert spooled.facts() == in_memory.facts()
+    for row in range(20):
+        draws = [corpus.draw(rng_for(0, 0, row, 0), "mixed", 300) for corpus in (in_memory, spooled)]
+        assert draws[0] == draws[1]
+
+
+def test_chinese_salad_has_marks_side_by_side() -> None:
+    dictionary = "".join(f"{a}{b} 10 n\n" for a in "天地玄黄" for b in "宇宙洪荒")
+    text = "".join(_salad(dictionary).draw(rng_for(0, 0, row, 0), 400) for row in range(20))
+    pairs = re.findall(r"[”》）」】][，。、；：！？“《（「【]", text)
+    assert len(pairs) > 10
+    for opening, closing in ("“”", "《》", "（）", "「」", "【】"):
+        assert text.count(opening) == text.count(closing)
+
+
+def _salad(dictionary: str) -> Words:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dict.txt"
+        path.write_text(dictionary, encoding="utf-8")
+        return read_words([path], folder, "x", 1.0, 0.3, False, dropped=collections.Counter())

@@ -1,0 +1,178 @@
+"""Chinese put together from real words: the characters, marks and line breaks of Chinese without a meaning."""
+
+import collections
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datagen.prose import Lang, is_han
+from fonts_manifest.coverage import gb2312_level_1, gb2312_level_2
+from fonts_manifest.errors import BadInput
+
+MARKS = "，。、；：！？"
+MARKS_CUMULATIVE = np.cumsum([0.55, 0.26, 0.08, 0.04, 0.03, 0.02, 0.02])
+
+
+_PAIRS = ("“”", "《》", "（）", "「」", "【】")
+"""Around one word in 25: without them no page would show two marks side by side."""
+_PAIRS_CUMULATIVE = np.cumsum([0.4, 0.27, 0.2, 0.08, 0.05])
+
+
+@dataclass(frozen=True)
+class Words:
+    """Chinese word salad: real words at their real frequencies (flattened as asked), in clauses without a grammar.
+
+    Shapes, characters, punctuation and line breaks are those of Chinese; the sentences mean nothing.
+    """
+
+    lang: Lang
+    weight: float
+    place: str
+    licence: str
+    words: tuple[str, ...]
+    """All Han."""
+    cumulative: npt.NDArray[np.float64]
+    """Cumulative probability of the words; the last is 1."""
+    flatten: float
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the words and their probabilities' exponent."""
+        frequencies = np.diff(self.cumulative, prepend=0.0).astype(np.float32).tobytes()
+        return hashlib.sha256("\n".join(self.words).encode() + frequencies).hexdigest()
+
+    def draw(self, rng: np.random.Generator, characters: int) -> str:
+        """Clauses of 2 to 7 words; under 13 characters a label without punctuation."""
+        # The mean word has two characters; what is missing is drawn in further rounds.
+        parts: list[str] = []
+        length = 0
+        label = characters < 13
+        in_clause = int(rng.integers(2, 8))
+        sentences_left = int(rng.integers(2, 7))
+        while length < characters:
+            for number in np.searchsorted(self.cumulative, rng.random((characters - length) // 2 + 1), side="right"):
+                left = characters - length
+                # A full stop still has to fit behind the last word.
+                word = (
+                    self._numeral(rng)
+                    if parts and rng.random() < 0.04
+                    else self.words[min(int(number), len(self.words) - 1)]
+                )
+                if not label and left > len(word) + 8 and rng.random() < 0.04:
+                    pair = _PAIRS[min(int(np.searchsorted(_PAIRS_CUMULATIVE, rng.random())), len(_PAIRS) - 1)]
+                    word = f"{pair[0]}{word}{pair[1]}"
+                parts.append(word)
+                length += len(word)
+                in_clause -= 1
+                if length >= characters:
+                    break
+                if label or in_clause or left < 6:
+                    continue
+                in_clause = int(rng.integers(2, 8))
+                mark = MARKS[min(int(np.searchsorted(MARKS_CUMULATIVE, rng.random(), side="right")), len(MARKS) - 1)]
+                parts.append(mark)
+                length += 1
+                if mark in "。！？":
+                    sentences_left -= 1
+                    if not sentences_left and characters - length > 20:
+                        parts.append("\n")
+                        length += 1
+                        sentences_left = int(rng.integers(2, 7))
+        if not label:
+            parts.append("。")
+        return "".join(parts)
+
+    @staticmethod
+    def _numeral(rng: np.random.Generator) -> str:
+        kind, value = int(rng.integers(5)), int(rng.integers(1, 1000))
+        if kind == 0:
+            return f"{1900 + value % 131}年"
+        if kind == 1:
+            return f"{1 + value % 12}月{1 + int(rng.integers(28))}日"
+        if kind == 2:
+            return f"{value / 10:g}%"
+        return f"{value}{'个万元次人米天'[value % 7]}" if kind == 3 else f"第{value}"
+
+    def facts(self) -> dict[str, Any]:
+        """Sizes, licence, digest, and how much of GB 2312 the draws show."""
+        chances = np.diff(self.cumulative, prepend=0.0)
+        counts: dict[str, float] = collections.defaultdict(float)
+        for word, chance in zip(self.words, chances.tolist(), strict=True):
+            for character in word:
+                counts[character] += chance
+        return {
+            "place": self.place,
+            "licence": self.licence,
+            "lang": self.lang,
+            "kind": "word salad: real words by frequency, no grammar",
+            "words": len(self.words),
+            "flatten": self.flatten,
+            "distinct_characters": len(counts),
+            "sha256": self.digest,
+        } | gb2312_facts(counts)
+
+
+def gb2312_facts(weights: dict[str, float]) -> dict[str, Any]:
+    """How much of GB 2312 is there, and its share of all. weights: character -> how often it is drawn, in any unit."""
+    han = sum(weight for character, weight in weights.items() if is_han(character))
+    facts: dict[str, Any] = {}
+    for name, characters in (("level_1", gb2312_level_1()), ("level_2", gb2312_level_2())):
+        drawn = [weights[character] for character in characters if character in weights]
+        facts[f"gb2312_{name}_covered"] = f"{len(drawn)} of {len(characters)}"
+        facts[f"gb2312_{name}_share"] = round(sum(drawn) / han, 4) if han else 0.0
+    return facts
+
+
+def read_words(
+    paths: Iterable[Path],
+    place: str,
+    licence: str,
+    weight: float,
+    flatten: float,
+    beyond_gb2312: bool,
+    *,
+    dropped: collections.Counter[str],
+) -> Words:
+    """The dictionary in these files, of "word frequency ..." lines; what is left out is counted in `dropped`.
+
+    Raises BadInput when a file cannot be read or no line fits.
+    """
+    allowed = frozenset(gb2312_level_1() + gb2312_level_2())
+    words: list[str] = []
+    frequencies: list[int] = []
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                for line in file:
+                    word, _, rest = line.strip().partition(" ")
+                    frequency = rest.partition(" ")[0]
+                    if not frequency.isascii() or not frequency.isdigit() or not int(frequency):
+                        dropped["word_without_frequency"] += bool(word)
+                    elif not all(map(is_han, word)) or len(word) > 12:
+                        dropped["word_not_han"] += 1
+                    elif not beyond_gb2312 and not allowed.issuperset(word):
+                        dropped["word_beyond_gb2312"] += 1
+                    else:
+                        words.append(unicodedata.normalize("NFC", word))
+                        frequencies.append(int(frequency))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path}: cannot be read as a dictionary in UTF-8 ({error})") from None
+    if not words:
+        raise BadInput(f"{place}: no line of the form 'word frequency' with a Chinese word")
+    chances = np.asarray(frequencies, np.float64) ** (1.0 - flatten)
+    cumulative = np.cumsum(chances)
+    return Words(
+        lang="zh",
+        weight=weight,
+        place=place,
+        licence=licence,
+        words=tuple(words),
+        cumulative=cumulative / cumulative[-1],
+        flatten=flatten,
+    )
