@@ -187,6 +187,11 @@ def simulate(
     typer.echo(describe_outcome(scenario, outcome))
 
 
+def page_of(run: str, name: str) -> Path:
+    """Where a page about a run goes: into its folder, or into this one when the run lies in a bucket."""
+    return Path(name) if "://" in run else Path(run) / name
+
+
 class _FilterGroup(typer.core.TyperGroup):
     """`filter RECIPE ...` is short for `filter run RECIPE ...`."""
 
@@ -266,9 +271,41 @@ def filter_explain(
     """Show what each rule drops: counts, histograms, and the pictures on both sides of its threshold."""
     from datagen.explain import explain_run
 
-    page = out or Path(run) / "explain.html"
+    page = out or page_of(run, "explain.html")
     explain_run(run, page)
     typer.echo(str(page))
+
+
+@filter_app.command("score-labels")
+def filter_score_labels(
+    labels: Annotated[Path, typer.Argument(help="JSON or CSV: file, label and, where it applies, degradation.")],
+    pictures: Annotated[Path | None, typer.Option(help="Folder of the files; the labels' own unless given.")] = None,
+    positive: Annotated[list[str] | None, typer.Option(help="Labels with enough text; may be repeated.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Whose rules to try; the default rules unless given.")] = None,
+    degrade: Annotated[bool, typer.Option(help="Damage every undamaged picture too, in seven ways.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a labelled set of yours: does density follow the labels, which score tells which damage?"""
+    import json
+    from dataclasses import asdict
+
+    from datagen.criteria import FilterRecipe
+    from datagen.progress import show_progress
+    from datagen.recipes import find_recipe, load_recipe
+    from datagen.score_labels import describe_figures, labels_recipe, read_labels, score_labels
+
+    folder, wanted = pictures or labels.parent, positive or ["medium", "dense"]
+    tried = load_recipe(find_recipe(recipe, [BUNDLED]), FilterRecipe) if recipe else labels_recipe(folder)
+    with show_progress() as progress:
+        figures = score_labels(
+            read_labels(labels),
+            folder,
+            tried,
+            wanted,
+            degrade=degrade,
+            progress=lambda done, total: progress("pictures", done, total, {}),
+        )
+    typer.echo(json.dumps(asdict(figures), indent=1) if as_json else describe_figures(figures, wanted))
 
 
 @app.command(rich_help_panel="Filter and inspect")
@@ -291,13 +328,13 @@ def ingest(
 
 @app.command(rich_help_panel="Filter and inspect")
 def inspect(
-    run: Annotated[Path, typer.Argument(help="A finished run folder of generate or filter.")],
+    run: Annotated[str, typer.Argument(help="A finished run folder of generate, filter or ingest.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file; RUN/report.html unless given.")] = None,
 ) -> None:
-    """Make one self-contained page about a run: pictures, histograms, kept beside dropped, licences."""
+    """Make one self-contained page about a run: pictures, boxes, histograms, kept beside dropped, faces, licences."""
     from datagen.report import inspect_run
 
-    page = out or run / "report.html"
+    page = out or page_of(run, "report.html")
     inspect_run(run, page)
     typer.echo(str(page))
 

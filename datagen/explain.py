@@ -19,6 +19,8 @@ from fonts_manifest.errors import BadInput
 
 _NEAREST = 6
 _COPIES = 8
+_A_SIDE = 2
+ROW_COLUMNS = ("row_id", "keep", "reason", "detail", "duplicate_of", *COLUMNS)
 COPIES = ("duplicate", "near_duplicate", "same_text", "benchmark")
 
 
@@ -27,8 +29,8 @@ def explain_run(run: str, out: Path) -> None:
 
     Raises BadInput when `run` is no finished run of `glyphmill filter`.
     """
-    rows = light_rows(run, ["row_id", "keep", "reason", "detail", "duplicate_of", "licence", "origin", *_measured()])
-    rules = _recipe(run).ordered_rules()
+    rows = light_rows(run, ROW_COLUMNS)
+    rules = filter_recipe(run).ordered_rules()
     sections = [("The rules", _overview(rows, rules))]
     pictures = rows_by_id(run, _wanted(rows, rules))
     for rule in rules:
@@ -43,11 +45,23 @@ def explain_run(run: str, out: Path) -> None:
     write_page(out, f"{Path(run).name}: what each rule drops", str(run), sections)
 
 
-def _measured() -> list[str]:
-    return [name for name in COLUMNS if name not in ("licence", "origin")]
+def threshold_figures(run: str) -> str:
+    """Per rule of a filter run the dropped pictures nearest to its threshold and the kept ones, a few of each."""
+    rows = light_rows(run, ROW_COLUMNS)
+    rules = [rule for rule in filter_recipe(run).ordered_rules() if any(row["reason"] == rule.name for row in rows)]
+    pictures = rows_by_id(
+        run, [row["row_id"] for rule in rules for keep in (True, False) for row in _nearest(rule, rows, keep)[:_A_SIDE]]
+    )
+    parts = []
+    for rule in rules:
+        chosen = [row for keep in (False, True) for row in _nearest(rule, rows, keep)[:_A_SIDE]]
+        parts.append(f"<h3><code>{escape(rule.text)}</code>, or {escape(rule.name)}</h3>")
+        parts.append(grid([_figure(rule, row, pictures) for row in chosen]))
+    return "".join(parts)
 
 
-def _recipe(run: str) -> FilterRecipe:
+def filter_recipe(run: str) -> FilterRecipe:
+    """The recipe of a run. Raises BadInput when `glyphmill filter` did not make it."""
     recipe = yaml.safe_load(Folder(run).read("recipe.yaml"))
     if not isinstance(recipe, dict) or recipe.get("kind") != "filter":
         raise BadInput(f"{run}: was not made by glyphmill filter; glyphmill inspect shows runs of any kind")
@@ -122,7 +136,8 @@ def _wanted(rows: list[dict[str, Any]], rules: list[Rule]) -> list[str]:
 
 
 def _about(rule: Rule, rows: list[dict[str, Any]], pictures: dict[str, dict[str, Any]]) -> str:
-    parts = [f"<p><code>{escape(rule.text)}</code></p>"]
+    meanings = [f"{name}: {NAMES[ALIASES.get(name, name)].meaning}." for name in sorted(rule.names)]
+    parts = [f"<p><code>{escape(rule.text)}</code></p>", paragraph(" ".join(meanings), note=True)]
     charts = []
     for name in sorted(rule.names):
         if NAMES[ALIASES.get(name, name)].kind != "number":
@@ -135,8 +150,7 @@ def _about(rule: Rule, rows: list[dict[str, Any]], pictures: dict[str, dict[str,
         }
         marks = [number for score, number in thresholds(rule) if score == name]
         if any(groups.values()):
-            label = f"{name}: {NAMES[ALIASES.get(name, name)].meaning}"
-            charts.append(histogram_svg(groups, label=label, marks=marks))
+            charts.append(histogram_svg(groups, label=name, marks=marks))
     parts.append(grid(charts, wide=True))
     for keep, heading in ((False, "Dropped, nearest to the threshold first"), (True, "Kept, nearest first")):
         chosen = _nearest(rule, rows, keep)

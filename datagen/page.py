@@ -69,6 +69,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, best_row: int
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def heat_table(header: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[float, int] | None]]]) -> str:
+    """A table of shares in [0, 1], each between red (0) and green (1), with its count; None leaves a gap."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = ""
+    for name, cells in rows:
+        body += f"<tr><td>{escape(name)}</td>"
+        for cell in cells:
+            if cell is None:
+                body += "<td></td>"
+                continue
+            share, count = cell
+            body += f'<td class="heat" style="--share:{100 * share:.0f}%">{share:.0%} <small>{count:,}</small></td>'
+        body += "</tr>"
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
 def paragraph(text: str, *, note: bool = False) -> str:
     """Plain text as a paragraph."""
     return f"<p{' class=note' if note else ''}>{escape(text)}</p>"

@@ -1,51 +1,67 @@
 """`glyphmill inspect`: one page about a run folder, synthetic or real, for a person to look at."""
 
-from collections import Counter
+import itertools
+from collections import Counter, defaultdict
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from pyarrow import compute as pc
+import yaml
 
 from datagen.charts import histogram_svg
-from datagen.codec import decode_png
-from datagen.commit import read_manifest, read_rows
-from datagen.page import facts, figure, folded, grid, paragraph, table, write_page
+from datagen.commit import read_manifest
+from datagen.explain import threshold_figures
+from datagen.page import facts, figure, folded, grid, heat_table, paragraph, table, write_page
+from datagen.samples import light_rows, picture_of, rows_by_id, spread, with_boxes
+from datagen.storage import Folder
 
-_SCALARS = [
+_SCALARS = (
     "row_id", "source", "lang", "width", "height", "licence", "origin", "photo_id", "characters", "characters_per_mp",
-    "text_area", "ned", "sharpness", "keep", "reason", "judged_by", "lines", "density_class",
-]  # fmt: skip
+    "text_area", "ned", "sharpness", "keep", "reason", "judged_by", "lines", "density_class", "glyph_height_px",
+)  # fmt: skip
 _SHEET = 24
+_BOXES = 6
+_BOX_LINES = 3
+"""A picture with fewer lines shows little of where they stand."""
 _REJECTED = 12
 _NEAREST = 4
+_FACES = 40
+_SIZES_PX = (0, 7, 9, 12, 16, 1000)
+"""Edges of the size bands in the table of faces: below 7 px no reader is sure, above 16 all are."""
+_LICENCES = 12
 
 
-def inspect_run(run: Path, out: Path) -> None:
+def inspect_run(run: str | Path, out: Path) -> None:
     """Write one self-contained HTML page about the run folder `run` to `out`.
 
     Raises BadInput when `run` is no finished run folder.
     """
-    write_page(out, f"{run.name}: what was made", f"{run.resolve()}", run_sections(run))
+    place = str(run)
+    write_page(out, f"{place.rstrip('/').rpartition('/')[2]}: what was made", place, run_sections(place))
 
 
-def run_sections(run: Path) -> list[tuple[str, str]]:
-    """The (heading, HTML) sections of a run: figures, kept beside dropped, histograms, provenance."""
-    table_all = read_rows(run, columns=_SCALARS)
-    rows = table_all.to_pylist()
+def run_sections(run: str | Path) -> list[tuple[str, str]]:
+    """The (heading, HTML) sections of a run: figures, boxes, kept beside dropped, histograms, faces, provenance."""
+    place = str(run)
+    rows = light_rows(place, _SCALARS)
     kept = [row for row in rows if row["keep"]]
     dropped = [row for row in rows if not row["keep"]]
-    sections = [("Pictures", _overview(run, rows, kept, dropped) + _sheet(run, kept[0]["source"] if kept else ""))]
+    sections = [("Pictures", _overview(place, rows, kept, dropped) + _sheet(place, kept))]
+    boxes = _boxes(place, kept)
+    if boxes:
+        sections.append(("Where the lines stand", boxes))
     if dropped:
-        sections.append(("Kept beside dropped", _reasons(dropped) + _at_threshold(run, rows) + _rejected_sheet(run)))
+        compared = _reasons(dropped) + _at_threshold(place, rows) + _rejected_sheet(place, dropped)
+        sections.append(("Kept beside dropped", compared))
     sections.append(("What is in them", _histograms(kept, dropped)))
-    sections.append(("Where they come from", _provenance(run, rows)))
+    faces = _faces(rows)
+    if faces:
+        sections.append(("Which faces and sizes pass", faces))
+    sections.append(("Where they come from", _provenance(place, rows)))
     return sections
 
 
-def _overview(run: Path, rows: list[dict[str, Any]], kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> str:
+def _overview(run: str, rows: list[dict[str, Any]], kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> str:
     manifest = read_manifest(run)
     read = sum(row["judged_by"] == "ocr" for row in rows)
     languages = Counter(row["lang"] or "no text" for row in kept)
@@ -53,7 +69,7 @@ def _overview(run: Path, rows: list[dict[str, Any]], kept: list[dict[str, Any]],
         (f"{len(kept):,}", "pictures kept"),
         (f"{len(dropped):,}", "pictures dropped, with reasons"),
         (f"{sum(row['characters'] or 0 for row in kept):,}", "characters in the kept ones"),
-        (f"{read:,}", "pictures read in full by OCR"),
+        (f"{read:,}", "pictures read by OCR"),
         (f"{manifest.num_rows}", "Parquet files"),
         (
             ", ".join(f"{language} {count:,}" for language, count in sorted(languages.items())),
@@ -63,42 +79,79 @@ def _overview(run: Path, rows: list[dict[str, Any]], kept: list[dict[str, Any]],
     return facts(pairs)
 
 
-def _sheet(run: Path, source: str) -> str:
-    sample = _spread(read_rows(run, keep=True), _SHEET)
-    note = "Click a picture to see its pixels." + (
-        " Every one can be drawn again from the spec in its row: glyphmill redraw." if source == "synthetic" else ""
-    )
-    return paragraph(note, note=True) + grid(
-        [figure(decode_png(row["image"]["bytes"]), _caption(row)) for row in sample]
-    )
+def _sheet(run: str, kept: list[dict[str, Any]]) -> str:
+    note = "Click a picture to see its pixels."
+    if kept and kept[0]["source"] == "synthetic":
+        note += " Every one can be drawn again from the spec in its row: glyphmill redraw."
+    return paragraph(note, note=True) + _figures(run, spread(kept, _SHEET))
 
 
-def _at_threshold(run: Path, rows: list[dict[str, Any]]) -> str:
-    """The kept pictures with the lowest scores beside the dropped ones with the highest, as far as OCR read them."""
-    scored = sorted((row for row in rows if row["ned"] is not None), key=lambda row: (row["ned"], row["row_id"]))
-    nearest = [row["row_id"] for row in scored if row["keep"]][:_NEAREST]
-    nearest += [row["row_id"] for row in scored if not row["keep"]][-_NEAREST:]
-    if not nearest:
+def _figures(run: str, chosen: list[dict[str, Any]]) -> str:
+    """The pictures of these rows, in their order; rows without one are left out."""
+    stored = rows_by_id(run, [row["row_id"] for row in chosen])
+    shown = ((picture_of(stored[row["row_id"]]), row) for row in chosen if row["row_id"] in stored)
+    return grid([figure(image_HW3, _caption(row)) for image_HW3, row in shown if image_HW3 is not None])
+
+
+def _boxes(run: str, kept: list[dict[str, Any]]) -> str:
+    """Kept pictures with the quads of their lines drawn over them."""
+    placed = [row for row in kept if sum(line["quad_px"] is not None for line in row["lines"] or ()) >= _BOX_LINES]
+    chosen = spread(placed, _BOXES)
+    stored = rows_by_id(run, [row["row_id"] for row in chosen])
+    figures = []
+    for row in chosen:
+        image_HW3 = picture_of(stored[row["row_id"]])
+        if image_HW3 is not None:
+            figures.append(figure(with_boxes(image_HW3, row["lines"]), _caption(row)))
+    if not figures:
         return ""
-    everything = read_rows(run)
-    chosen = everything.filter(pc.is_in(everything["row_id"], pa.array(nearest))).to_pylist()
-    by_id = {row["row_id"]: row for row in chosen}
-    figures = [figure(decode_png(by_id[key]["image"]["bytes"]), _caption(by_id[key])) for key in nearest]
-    heading = "<h3>At the threshold: the lowest scores that were kept, the highest that were dropped</h3>"
-    return heading + grid(figures)
+    note = "Each line of text with its quad; the red side is where it starts."
+    return paragraph(note, note=True) + grid(figures)
 
 
-def _rejected_sheet(run: Path) -> str:
-    dropped = _spread(read_rows(run, keep=False), _REJECTED)
-    return "<h3>Dropped, at even distances</h3>" + grid(
-        [figure(decode_png(row["image"]["bytes"]), _caption(row)) for row in dropped if row["image"]["bytes"]]
-    )
+def _at_threshold(run: str, rows: list[dict[str, Any]]) -> str:
+    """Both sides of the edge: by the OCR score of synthetic pages, or by each rule of a filter run."""
+    scored = sorted((row for row in rows if row["ned"] is not None), key=lambda row: (row["ned"], row["row_id"]))
+    nearest = [row for row in scored if row["keep"]][:_NEAREST] + [row for row in scored if not row["keep"]][-_NEAREST:]
+    if nearest:
+        heading = "<h3>At the threshold: the lowest scores that were kept, the highest that were dropped</h3>"
+        return heading + _figures(run, nearest)
+    if rows[0]["source"] != "real" or not Folder(run).exists("recipe.yaml"):
+        return ""
+    note = "The nearest that were dropped, then the nearest that were kept; glyphmill filter explain RUN shows more."
+    return paragraph(note, note=True) + threshold_figures(run)
 
 
-def _spread(rows: pa.Table, count: int) -> list[dict[str, Any]]:
-    """At most `count` rows at even distances: the same ones every time."""
-    picked = np.unique(np.linspace(0, rows.num_rows - 1, min(count, rows.num_rows)).round().astype(int))
-    return [rows.slice(int(number), 1).to_pylist()[0] for number in picked]
+def _rejected_sheet(run: str, dropped: list[dict[str, Any]]) -> str:
+    return "<h3>Dropped, at even distances</h3>" + _figures(run, spread(dropped, _REJECTED))
+
+
+def _faces(rows: list[dict[str, Any]]) -> str:
+    """Share of the lines that stand in kept pictures, by face, size and language; "" where faces are not known."""
+    counts: defaultdict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
+    totals: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        for line in row["lines"] or ():
+            if line["face_id"] is None or line["size_px"] is None:
+                continue
+            band = next(n for n, edge in enumerate(_SIZES_PX[1:]) if line["size_px"] < edge)
+            tally = counts[line["lang"] or "?", line["face_id"], band]
+            tally[0] += row["keep"]
+            tally[1] += 1
+            totals[line["lang"] or "?", line["face_id"]] += 1
+    if not totals:
+        return ""
+    bands = [f"{low} to {high} px" for low, high in itertools.pairwise(_SIZES_PX[1:-1])]
+    header = ["face", f"below {_SIZES_PX[1]} px", *bands, f"{_SIZES_PX[-2]} px and more"]
+    parts = [paragraph("Share of the lines whose picture was kept, and how many lines there are.", note=True)]
+    for language in sorted({language for language, _ in totals}):
+        faces = sorted(face for (lang, face), _ in totals.most_common(_FACES) if lang == language)
+        lines: list[tuple[str, list[tuple[float, int] | None]]] = []
+        for face in faces:
+            tallies = [counts.get((language, face, band)) for band in range(len(header) - 1)]
+            lines.append((face, [None if tally is None else (tally[0] / tally[1], tally[1]) for tally in tallies]))
+        parts.append(f"<h3>{escape(language)}</h3>" + heat_table(header, lines))
+    return "".join(parts)
 
 
 def _caption(row: dict[str, Any]) -> str:
@@ -155,13 +208,33 @@ def _histograms(kept: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> st
     return grid(charts, wide=True)
 
 
-def _provenance(run: Path, rows: list[dict[str, Any]]) -> str:
-    licences = Counter(row["licence"] or "not stated" for row in rows)
-    parts = [table(["licence", "pictures"], [[licence, f"{count:,}"] for licence, count in licences.most_common(12)])]
-    recipe = run / "recipe.yaml"
-    if recipe.is_file():
-        parts.append(folded("The resolved recipe", recipe.read_text(encoding="utf-8")))
-    versions = run / "versions.json"
-    if versions.is_file():
-        parts.append(folded("Library versions", versions.read_text(encoding="utf-8")))
+def _provenance(run: str, rows: list[dict[str, Any]]) -> str:
+    """Licences, places, the recipe and the versions."""
+    folder = Folder(run)
+    by_licence: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_licence[row["licence"] or "not stated"].append(row)
+    most = sorted(by_licence.items(), key=lambda one: (-len(one[1]), one[0]))[:_LICENCES]
+    lines = [
+        [licence, f"{len(of_it):,}", f"{sum(row['keep'] for row in of_it):,}", _examples(of_it)]
+        for licence, of_it in most
+    ]
+    parts = [table(["licence", "pictures", "kept", "for example"], lines)]
+    if len(by_licence) > _LICENCES:
+        parts.append(
+            paragraph(f"And {len(by_licence) - _LICENCES} more licences; the column `licence` has all.", note=True)
+        )
+    if folder.exists("recipe.yaml"):
+        recipe = folder.read("recipe.yaml").decode()
+        if isinstance(yaml.safe_load(recipe), dict):
+            parts.append(folded("The resolved recipe", recipe))
+    if folder.exists("run.json"):
+        parts.append(folded("Digests of the inputs, library versions", folder.read("run.json").decode()))
     return "".join(parts)
+
+
+def _examples(rows: list[dict[str, Any]]) -> str:
+    """Where some of these pictures come from."""
+    names = dict.fromkeys(Path(row["origin"] or row["photo_id"] or "").name for row in rows)
+    shown = [name for name in names if name][:3]
+    return ", ".join(shown)

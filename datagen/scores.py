@@ -1,7 +1,7 @@
 """Every score a rule may use, measured only when a rule asks, cheap ones first."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,13 @@ class Picture:
     _image_HW3: npt.NDArray[np.uint8] | None = None
     _glanced: tuple[list[Quad], bool] | None = None
     _quads: list[Quad] | None = None
+
+    @classmethod
+    def of_bytes(cls, data: bytes, like: "Picture") -> "Picture":
+        """The encoded picture `data`, treated as `like` is."""
+        picture = cls(item=replace(like.item, page=None), config=like.config, recognizer=like.recognizer)
+        picture._data = data
+        return picture
 
     def data(self) -> bytes:
         """The encoded picture or document."""
