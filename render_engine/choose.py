@@ -179,6 +179,7 @@ class PageChoices:
         self._by_id = {face.face_id: face for face in faces}
         self.body_faces = self.face_ids()
         self.ink_kind = pick(rng, pages.inks)
+        self.least_px = min(band.low_px for band in pages.bands)
         self.spacing_em: float | None = None
         """Letter spacing of all blocks; None draws one for each."""
         # A stream of its own: a habit of typesetting moves nothing else of the page.
@@ -241,7 +242,7 @@ class PageChoices:
     def on_grid(self, size_px: float) -> float:
         """The nearest multiple of the size step that is not below the least size of all."""
         step = self.pages.size_step_px
-        return max(step * round(size_px / step), min(band.low_px for band in self.pages.bands))
+        return max(step * round(size_px / step), self.least_px)
 
     def bold(self, face_ids: tuple[str, ...]) -> tuple[str, ...]:
         """The same stack behind a bold face: of the family of its first face, or else one for the same scripts."""
