@@ -19,6 +19,7 @@ from vae import latents as latents_module
 from vae import probe as probe_module
 from vae import probe_measure
 from vae.family import GSCConfig, build_model
+from vae.fid import InceptionV3
 from vae.generator import (
     ProbeRecipe,
     batch_indices,
@@ -497,20 +498,30 @@ def colours(pictures_BHW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([flat.mean(1), flat.std(1)], axis=1), 4 * flat.mean(1)
 
 
-def test_pictures_in_unit_range_reach_inception(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Echo(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = torch.nn.Linear(3, 2)
+def test_inception_sees_pictures_as_fid_does_and_gives_logits_without_bias(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inception = InceptionV3()
+    torch.save(inception.state_dict(), tmp_path / "weights.pth")
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
+    features, logits = probe_measure.open_inception(tmp_path / "weights.pth", CPU)(pictures)
+    direct = inception(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
+    assert features == pytest.approx(direct.numpy(), abs=1e-4)
+    assert logits == pytest.approx((inception.fc(direct) - inception.fc.bias).detach().numpy(), abs=1e-4)
+    assert logits.shape == (2, 1008)
 
-        def forward(self, images_B3HW: torch.Tensor) -> torch.Tensor:
-            return images_B3HW.mean((2, 3))
 
-    monkeypatch.setattr(probe_measure, "load_inception", lambda weights: Echo())
-    pictures = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)])
-    features, logits = probe_measure.open_inception(tmp_path, CPU)(pictures)
-    assert features == pytest.approx(np.array([[0.0] * 3, [1.0] * 3]), abs=1e-6)
-    assert logits[0] == pytest.approx(0, abs=1e-6)  # no bias
+@pytest.mark.gpu
+def test_a_generator_learns_on_a_gpu(folder: Path, vae_folder: Path, tmp_path: Path) -> None:
+    wanted, cuda = recipe(folder, vae_folder), torch.device("cuda")
+    prepared = prepare(wanted, open_autoencoder(vae_folder, cuda, 32), tmp_path, silent)
+    trained = train_generator(wanted, prepared.train, (6, 8, 8), tmp_path, cuda)
+    assert np.mean(trained.losses[-10:]) < 1.5
+    for sampler in wanted.samplers:
+        files = draw_samples(wanted, trained, prepared, sampler, tmp_path, cuda)
+        assert all(bool(torch.isfinite(read_samples(path)).all()) for path in files)
+    # One step of the run that goes on from its checkpoint.
+    longer = wanted.model_copy(update={"steps": wanted.steps + 1})
+    assert len(train_generator(longer, prepared.train, (6, 8, 8), tmp_path, cuda).losses) == wanted.steps + 1
 
 
 def test_what_does_not_fit_is_one_sentence(

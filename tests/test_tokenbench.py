@@ -218,6 +218,36 @@ def test_a_cut_is_scaled_to_its_corners() -> None:
     assert crop_HW3[54:, 54:].min() > 250
 
 
+def candidate(number: int, text: str, page: str, category: str) -> Candidate:
+    return Candidate(
+        file=f"{number}.png",
+        lang="en",
+        category=category,
+        page=page,
+        block_category="text_block",
+        block_box_px=(0, 0, 1, 1),
+        cell_px=10,
+        characters=len(text),
+        text=text,
+    )
+
+
+@pytest.mark.parametrize(
+    ("common", "page", "category", "reason"),
+    [
+        (7, "p", "book", "same_page_duplicate"),  # 3 of 12 runs of 5 letters: .25
+        (6, "p", "book", ""),  # 2 of 12
+        (7, "q", "book", ""),
+        (8, "q", "book", "same_category_duplicate"),  # 4 of 12
+        (16, "q", "note", ""),
+    ],
+)
+def test_pages_are_stricter_than_categories(common: int, page: str, category: str, reason: str) -> None:
+    first = candidate(0, "abcdefghijklmnop", "p", "book")
+    second = candidate(1, "abcdefghijklmnop"[:common] + "QRSTUVWXYZ"[: 16 - common], page, category)
+    assert [c.reason for c in drop_duplicates([first, second], RECIPE)] == ["", reason]
+
+
 @given(
     st.lists(
         st.tuples(
@@ -229,20 +259,7 @@ def test_a_cut_is_scaled_to_its_corners() -> None:
     )
 )
 def test_of_crops_that_overlap_only_the_longest_stays(drawn: list[tuple[str, str, str]]) -> None:
-    candidates = [
-        Candidate(
-            file=f"{number}.png",
-            lang="en",
-            category=category,
-            page=page,
-            block_category="text_block",
-            block_box_px=(0, 0, 1, 1),
-            cell_px=10,
-            characters=len(text),
-            text=text,
-        )
-        for number, (text, page, category) in enumerate(drawn)
-    ]
+    candidates = [candidate(number, *one) for number, one in enumerate(drawn)]
     judged = drop_duplicates(candidates, RECIPE)
     assert [c.file for c in judged] == [c.file for c in candidates]
     kept = {c.file: c for c in judged if not c.reason}
@@ -252,19 +269,18 @@ def test_of_crops_that_overlap_only_the_longest_stays(drawn: list[tuple[str, str
         return a.category == b.category and ngram_overlap(a.text or "", b.text or "", 5) > limit
 
     assert not any(too_close(a, b) for a in kept.values() for b in kept.values() if a is not b)
-    for candidate in judged:
-        if candidate.reason:
-            other = kept[candidate.detail.split()[-1]]
-            assert too_close(candidate, other)
-            assert (other.characters or 0) >= (candidate.characters or 0)
-            assert candidate.reason == (
-                "same_page_duplicate" if other.page == candidate.page else "same_category_duplicate"
+    for dropped in judged:
+        if dropped.reason:
+            other = kept[dropped.detail.split()[-1]]
+            assert too_close(dropped, other)
+            assert (other.characters or 0) >= (dropped.characters or 0)
+            assert dropped.reason == (
+                "same_page_duplicate" if other.page == dropped.page else "same_category_duplicate"
             )
 
 
 LONG = "\n".join(prose(np.random.default_rng(1), 12) for _ in range(6))  # about 440 characters
 OTHER = "\n".join(prose(np.random.default_rng(2), 12) for _ in range(6))
-DENSE = "word " * 220  # 880 characters in 10 px cells: 294 px square
 
 
 def one_of_each(pages: Path) -> tuple[list[dict[str, Any]], Scribe]:
@@ -353,6 +369,19 @@ def test_the_kept_crop_is_the_top_left_of_its_block(built: tuple[Path, Scribe, P
     assert (stored == cut(page_HW3, tuple(record["crop_box_px"]), 256)).all()
     assert np.asarray(Image.open(out / "images_512" / record["file"])).shape == (512, 512, 3)
     assert [path.name for path in (out / "images").iterdir()] == [record["file"]]
+
+
+def test_two_processes_write_what_one_writes(ray_session: None, pages: Path, tmp_path: Path) -> None:
+    entries, _ = one_of_each(pages)
+    # Pages whose blocks are all dropped unread: workers have a reader of their own.
+    cheap = [page for page in entries if page["page_info"]["image_path"] in ("blank.png", "soft.png", "others.png")]
+    annotations = write_annotations(tmp_path / "annotations.json", [*cheap, entries[-1]])
+    build(RECIPE, pages, annotations, tmp_path / "one")
+    build(RECIPE, pages, annotations, tmp_path / "two", executor="ray", workers=2)
+    written = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    assert len(written) >= 10
+    for name in written:
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
 
 
 def test_annotations_at_another_resolution_are_scaled(

@@ -6,6 +6,7 @@ Legend: B samples, C channels, h w latent cells.
 """
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -188,15 +189,12 @@ class _Timer:
     """Wall seconds since it was made, after all that the device has been told to do."""
 
     def __init__(self, device: torch.device) -> None:
-        import time
-
-        self._device, self._clock = device, time.perf_counter
-        self._began = self._clock()
+        self._device, self._began = device, time.perf_counter()
 
     def seconds(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return self._clock() - self._began
+        return time.perf_counter() - self._began
 
 
 def _of_labels(model: SiT, label_B: torch.Tensor) -> Velocity:
