@@ -222,7 +222,7 @@ def test_random_workers_killed_during_a_run_of_forty_shards_change_nothing(
 # two runs in one folder
 
 
-@pytest.mark.parametrize("where", ["disk", "s3"])
+@pytest.mark.parametrize("where", [pytest.param("disk", marks=pytest.mark.slow), "s3"])
 def test_two_drivers_of_one_recipe_racing_for_one_output_write_it_once(
     where: str, forking: Drivers, second: Drivers, store: S3Server, folder: Path, small: dict[str, str], tmp_path: Path
 ) -> None:
@@ -233,7 +233,7 @@ def test_two_drivers_of_one_recipe_racing_for_one_output_write_it_once(
     assert_same(out, small)
 
 
-@pytest.mark.parametrize("where", ["disk", "s3"])
+@pytest.mark.parametrize("where", [pytest.param("disk", marks=pytest.mark.slow), "s3"])
 def test_two_drivers_of_two_recipes_never_both_get_the_folder(
     where: str, forking: Drivers, second: Drivers, store: S3Server, folder: Path, small: dict[str, str], tmp_path: Path
 ) -> None:
@@ -282,7 +282,7 @@ class FailOnce:
         return DropSome()(page, assets, address)
 
 
-@pytest.mark.parametrize("where", ["disk", "s3"])
+@pytest.mark.parametrize("where", [pytest.param("disk", marks=pytest.mark.slow), "s3"])
 def test_an_exception_while_a_shard_is_made_leaves_no_part_of_it(
     where: str, store: S3Server, folder: Path, small: dict[str, str], tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_shards_without_poison_are_as_if_nothing_had_happened(folder: Path, pois
     assert same == {f"{part}/{name}-{shard:08d}.parquet" for part in ("data", "rejected") for shard in (0, 1, 2, 4)}
 
 
+@pytest.mark.slow
 def test_a_poisoned_shard_is_the_same_whoever_makes_it(folder: Path, poisoned: Path, tmp_path: Path) -> None:
     recipe = make_recipe(folder)
     plan = make_plan(recipe, recipe_hash(recipe), recipe_to_yaml(recipe), str(tmp_path))
