@@ -9,7 +9,7 @@ import collections
 import functools
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,7 +25,9 @@ from datagen.criteria import FilterRecipe, crashed_row, score_item
 from datagen.decode import ImageProblem
 from datagen.dedup import Benchmark, Copy, DuplicatesConfig, Fingerprint, find_copies, perceptual_hash
 from datagen.execute import Executor, run_tasks
+from datagen.files import bare_name
 from datagen.ingest import (
+    IngestConfig,
     RealItem,
     RealPlace,
     capture_items,
@@ -154,7 +156,7 @@ def filter_corpus(
         _write(plan, copies, before, tasks, progress)
     totals = finish_run(folder, plan.shards)
     if not folder.exists(CARD):
-        licences = {"Pictures and documents": [(item.origin.partition("#")[0], item.licence) for item in items]}
+        licences = {"Pictures and documents": _licences(config.input, items)}
         card = dataset_card("Real pictures and pages, filtered", "glyphmill filter", totals, licences)
         folder.publish(CARD, card.encode())
     return FilterReport(
@@ -165,6 +167,14 @@ def filter_corpus(
         shards_before=len(before),
         seconds=time.perf_counter() - started,
     )
+
+
+def _licences(config: IngestConfig, items: Sequence[RealItem]) -> list[tuple[str, str]]:
+    """(name, licence): the places, and how many rows have which licence of their own; never a name a picture."""
+    places = [(bare_name(source.place), source.licence) for source in config.places]
+    stated = {licence for _, licence in places}
+    own = collections.Counter(item.licence for item in items if item.licence not in stated)
+    return places + [(f"{count:,} by their own rows", licence) for licence, count in own.most_common(100)]
 
 
 def _score(plan: FilterPlan, folder: Folder, tasks: Any, progress: ProgressReport) -> None:

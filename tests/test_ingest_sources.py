@@ -273,3 +273,13 @@ def test_objects_that_may_not_be_read_are_set_aside_one_by_one(s3):
     finally:
         s3.refuse = None
     assert [item.problem for item in items] == [None, "unreadable_file"]
+
+
+def test_the_card_names_places_and_licences_not_every_picture(tmp_path):
+    members = [(f"{n}.png", png(picture(n))) for n in range(3)] + [("2.json", b'{"license": "MIT"}')]
+    path = tar(tmp_path / "a.tar", members)
+    filter_corpus(ingest_recipe([str(path)], "CC0-1.0"), "0" * 16, str(tmp_path / "out"), executor="serial")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"- CC0-1.0: {path}" in card
+    assert "- MIT: 1 by their own rows" in card
+    assert "#0.png" not in card
