@@ -31,7 +31,7 @@ def open_reader(setup):
         with Image.open(path) as image:
             text = image.info.get("read", "")
         if log := os.environ.get("EVAL_WORKER_LOG"):
-            with Path(log).open("a") as file:
+            with Path(log).open("a", errors="surrogateescape") as file:
                 file.write(f"{Path(path).parent.name}/{Path(path).name}\n")
         if text == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)

@@ -14,7 +14,7 @@ class Pair:
     """An original and its reconstruction."""
 
     name: str
-    """File name of the original."""
+    """File name of the original, for reports."""
     target: Path
     output: Path
 
@@ -56,11 +56,18 @@ def pair_folders(targets: Path, outputs: Path) -> Folders:
     if not chosen:
         raise BadInput(f"{outputs}: none of its {len(output_names)} pictures is named as one of {targets}")
     return Folders(
-        pairs=tuple(Pair(name, targets / name, outputs / chosen[name]) for name in target_names if name in chosen),
-        missing=tuple(name for name in target_names if name not in chosen),
-        extra=tuple(sorted(free)),
-        ignored=tuple(ignored),
+        pairs=tuple(
+            Pair(_shown(name), targets / name, outputs / chosen[name]) for name in target_names if name in chosen
+        ),
+        missing=tuple(_shown(name) for name in target_names if name not in chosen),
+        extra=tuple(_shown(name) for name in sorted(free)),
+        ignored=tuple(_shown(name) for name in ignored),
     )
+
+
+def _shown(name: str) -> str:
+    """The name as text: bytes that are no UTF-8 become `\\udcff`, which every file and terminal takes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _pictures(folder: Path) -> tuple[list[str], list[str]]:

@@ -247,5 +247,5 @@ def write_report(out: Path, report: Report, choice: ScoreChoice) -> None:
 def _write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=2)
     part = path.with_suffix(".part")
-    part.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+    part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)
