@@ -50,6 +50,7 @@ from render_engine.spec import (
     Shadow,
     Surface,
     TextBlock,
+    TextRun,
     spec_from_json,
     spec_to_json,
 )
@@ -217,6 +218,9 @@ def blocks(
         align=st.sampled_from(["start", "center", "end", "justify"]),
         first_line_indent_em=st.sampled_from([0.0, 0.0, 2.0, -1.0]),
         letter_spacing_em=st.sampled_from([0.0, 0.0, 0.1, -0.2]),
+        hyphenate=st.booleans(),
+        squeeze=st.booleans(),
+        autospace_em=st.sampled_from([0.0, 0.25, 1.0]),
         ink_rgb=COLOURS,
         opacity=st.sampled_from([1.0, 1.0, 1.0, 0.7, 0.0]),
         min_contrast=st.sampled_from([1.0, 1.0, 1.0, 1.0, 1.5, 3.0, 21.0]),
@@ -285,6 +289,15 @@ def replaced(value: object, path: tuple[object, ...], number: float) -> object:
     return msgspec.structs.replace(value, **{step: replaced(getattr(value, step), tuple(rest), number)})
 
 
+def with_runs(draw: st.DrawFn, block: TextBlock, face_ids: list[str], last: str) -> TextBlock:
+    """The block with up to two parts of its text in other faces."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(block.text)), max_size=4)))
+    faces = [(draw(st.integers(0, len(face_ids) - 1).map(face_ids.__getitem__)), last) for _ in cuts[1::2]]
+    pairs = zip(cuts[::2], cuts[1::2], faces, strict=False)
+    runs = tuple(TextRun(start=start, end=end, face_ids=chosen) for start, end, chosen in pairs)
+    return msgspec.structs.replace(block, runs=runs)
+
+
 TWISTS = st.sampled_from(["nothing", "nothing", "nothing", "text", "text", "face", "number"])
 
 
@@ -298,14 +311,13 @@ def specs(draw: st.DrawFn, faces: "Faces") -> PageSpec:
     own = draw(st.sampled_from([(200, 150), (90, 240), (1, 1)])) if carried else (width, height)
     texts = ODD_TEXTS if twist == "text" else PLAIN_TEXTS
     face_ids = faces.broken if twist == "face" else faces.used
+    texts_in = draw(st.lists(blocks(texts, face_ids, faces.used[0], *own), min_size=twist != "number", max_size=2))
     spec = PageSpec(
         width_px=width,
         height_px=height,
         family=draw(st.sampled_from(["background", "pure", "compositional", "complex"])),
         background=draw(GROUNDS),
-        blocks=draw(
-            st.lists(blocks(texts, face_ids, faces.used[0], *own), min_size=twist != "number", max_size=2).map(tuple)
-        ),
+        blocks=tuple(with_runs(draw, block, face_ids, faces.used[0]) for block in texts_in),
         hinting=draw(st.sampled_from(["none", "light", "full"])),
         blend=draw(st.sampled_from(["srgb", "linear"])),
         antialias="grey" if carried else draw(st.sampled_from(["grey", "grey", "lcd_rgb", "lcd_bgr"])),
@@ -439,7 +451,8 @@ def assert_sound(page: RenderedPage, spec: PageSpec) -> None:
     assert page.image_HW3.shape == (spec.height_px, spec.width_px, 3)
     assert page.image_HW3.dtype == np.uint8
     for line in page.lines:
-        assert line.text in spec.blocks[line.block].text
+        asked = spec.blocks[line.block].text.replace("\u00ad", "")
+        assert line.text in asked or line.text.removesuffix("-") in asked  # divided at a hyphen
         assert any(unicodedata.category(character)[0] in "LMNPSC" for character in line.text)
         assert not any(unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co") for character in line.text), (
             line.text
@@ -599,7 +612,7 @@ def watched(code: str, case: Path, hang_s: float = HANG_S, stall_s: float = STAL
         _, said = process.communicate()
     if not report.failure and process.returncode != 0:
         # Hypothesis repeats the whole spec behind the traceback
-        traceback = said.decode(errors="replace").split("Falsifying example")[0]
+        traceback = said.decode(errors="replace").split("Failing test case")[0].split("Falsifying example")[0]
         report.failure = f"ended with {process.returncode}: {traceback[-3000:]}"
     if report.failure and case.exists():
         report.failure += f"\nwhile drawing {case.read_text()[:3000]}"
@@ -649,14 +662,14 @@ def test_a_hundred_pages_are_drawn_or_dropped_with_a_label(manifest, tmp_path):
     report = cases(manifest, 1, 100, tmp_path)
     assert report.failure == ""
     assert report.outcomes.total() == 100
-    assert report.outcomes["picture"] >= 25
+    assert report.outcomes["picture"] >= 10
     assert set(report.outcomes) <= REASONS | {"picture", "picture without text"}
     # the same bytes from the specs alone, in another process, in another order, another country and another hash seed
     code = f"import test_render_fuzz as t; t.draw_again({str(manifest)!r}, {str(tmp_path / 'drawn.jsonl')!r})"
     again = watched(code, tmp_path / "none", PYTHONHASHSEED="4711", TZ="Asia/Shanghai", LC_ALL="C")
     assert again.failure == ""
     assert again.outcomes.keys() == {"True"}
-    assert again.outcomes["True"] >= 20
+    assert again.outcomes["True"] >= 10
 
 
 @pytest.mark.slow
