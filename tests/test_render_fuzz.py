@@ -681,6 +681,28 @@ def test_ten_thousand_pages_are_drawn_or_dropped_with_a_label(manifest, tmp_path
     print(f"\nbatch {batch}: {dict(report.outcomes.most_common())}, slowest {report.slowest_s:.2f} s")
 
 
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone", "a folder", "another font"])
+def test_a_font_that_is_damaged_after_the_scan_is_a_label(tmp_path, damage):
+    path = tmp_path / "font.ttf"
+    path.write_bytes(hostile_fonts.good_truetype())
+    faces = scan_fonts([str(path)])[0].faces
+    block = TextBlock(text="abc", lang="en", box_px=(0, 0, 90, 30), face_ids=(faces[0].face_id,), size_px=12)
+    spec = PageSpec(
+        width_px=90, height_px=30, family="pure", background=PlainGround(rgb=(255, 255, 255)), blocks=(block,)
+    )
+    assert render(spec, Assets(faces)).lines
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    elif damage != "gone":
+        others = {"changed": data[:-1] + b"!", "cut": data[:900], "another font": hostile_fonts.good_cff()}
+        path.write_bytes(others[damage])
+    with pytest.raises(RenderError, match=r"broken_face: .*font\.ttf: (has changed|cannot be read)") as caught:
+        render(spec, Assets(faces))
+    assert caught.value.reason == "broken_face"
+
+
 @pytest.mark.parametrize(
     ("code", "failure"),
     [
