@@ -51,7 +51,12 @@ def recipe_class(kind: str) -> type[Config]:
             from vae.generator import ProbeRecipe
 
             return ProbeRecipe
-    raise BadInput(f"kind: {kind!r} is no kind of recipe; it is generate, filter, train, tokenbench or probe")
+        case "leaderboard":
+            from vae.leaderboard import LeaderboardRecipe
+
+            return LeaderboardRecipe
+    kinds = "generate, filter, train, tokenbench, probe or leaderboard"
+    raise BadInput(f"kind: {kind!r} is no kind of recipe; it is {kinds}")
 
 
 @recipes_app.callback(invoke_without_command=True)

@@ -108,6 +108,27 @@ def reconstruct(
     typer.echo(f"{out}: {done} pictures, {len(problems)} left out")
 
 
+@app.command(rich_help_panel="Train and judge")
+def leaderboard(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a .yaml file: codecs, sets, readers.")],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the tables; the same command goes on with what is in it.")
+    ] = Path("out/leaderboard"),
+) -> None:
+    """Reconstruct and score any list of autoencoders, picture formats and linear maps on any list of sets."""
+    from datagen.progress import show_progress
+    from datagen.recipes import find_recipe, load_recipe
+    from vae.leaderboard import LeaderboardRecipe, run_leaderboard
+    from vae.leaderboard_page import write_leaderboard_page
+
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), LeaderboardRecipe, overrides or [])
+    with show_progress() as progress:
+        entries = run_leaderboard(loaded, out, progress)
+    typer.echo((out / "leaderboard.md").read_text(encoding="utf-8"))
+    typer.echo(f"{write_leaderboard_page(entries, loaded, out)}")
+
+
 @app.command("eval", rich_help_panel="Train and judge")
 def eval_(
     gt: Annotated[Path, typer.Option("--gt", "--gt_dir", help="Folder of the originals.")],

@@ -1,0 +1,115 @@
+"""The leaderboard: originals cut, codecs reconstructed once, scored as `glyphmill eval` does, failures told apart."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import skimage.data
+from PIL import Image
+from pyarrow import parquet as pq
+
+from datagen.decode import decode_image
+from fonts_manifest.errors import BadInput
+from vae.leaderboard import LeaderboardRecipe, SetConfig, run_leaderboard, write_set
+from vae.leaderboard_page import differences, write_leaderboard_page
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, image_HW3 in (("ästronaut", skimage.data.astronaut()), ("coffee", skimage.data.coffee())):
+        Image.fromarray(image_HW3[:300, 100:350]).save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def make_recipe(photographs: Path, **changes) -> LeaderboardRecipe:
+    settings = {
+        "kind": "leaderboard",
+        "sets": [{"name": "small", "place": str(photographs), "size_px": 96, "text": False}],
+        "codecs": [
+            {"kind": "jpeg", "name": "JPEG", "bits_per_pixel": 1.0},
+            {"kind": "linear", "name": "DCT", "factor": 16, "channels": 64},
+            {"kind": "diffusers", "name": "FLUX", "class_name": "AutoencoderKL", "path": str(photographs)},
+        ],
+        "second_reader": "none",
+    }
+    return LeaderboardRecipe.model_validate(settings | changes)
+
+
+def test_sets_are_scaled_to_the_shorter_side_and_cut_in_the_middle(photographs: Path, tmp_path: Path) -> None:
+    write_set(SetConfig(name="s", place=str(photographs), size_px=125), tmp_path / "s")
+    cut_HW3 = decode_image(tmp_path / "s" / "coffee.png")
+    whole = Image.open(photographs / "coffee.png").resize((125, 150), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(cut_HW3, np.asarray(whole)[12:137])
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {"coffee.png", "ästronaut.png"}
+
+
+def test_sets_come_from_parquet_as_datasets_writes_it(photographs: Path, tmp_path: Path) -> None:
+    images = [{"bytes": path.read_bytes(), "path": None} for path in sorted(photographs.iterdir())]
+    pq.write_table(pa.table({"image": images}), tmp_path / "part.parquet")
+    write_set(SetConfig(name="s", place=str(tmp_path), size_px=64, limit=1), tmp_path / "s")
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["000001.png"], "the first, broken, is passed over"
+
+
+def test_pictures_of_different_sizes_are_no_set(photographs: Path, tmp_path: Path) -> None:
+    for side in (64, 128):
+        Image.new("RGB", (side, 64)).save(tmp_path / f"{side}.png")
+    with pytest.raises(BadInput, match=r"these differ: 128x64 .*64x64 .*give size_px"):
+        write_set(SetConfig(name="s", place=str(tmp_path)), tmp_path / "out")
+    with pytest.raises(BadInput, match="no picture that can be used"):
+        write_set(SetConfig(name="s", place=str(photographs / "broken.png"), size_px=64), tmp_path / "out")
+
+
+def test_codecs_are_scored_and_a_missing_one_has_its_reason(photographs: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(photographs)
+    entries = run_leaderboard(recipe, tmp_path)
+    assert [entry.codec for entry in entries] == ["JPEG", "DCT", "FLUX"]
+    assert "FLUX" in entries[2].problem
+    assert "config.json" in entries[2].problem
+    for entry in entries[:2]:
+        squares = []
+        for path in sorted((tmp_path / "sets" / "small").glob("*.png")):
+            output_HW3 = decode_image(tmp_path / "reconstructed" / entry.codec / "small" / path.name)
+            squares.append(np.square(output_HW3.astype(float) - decode_image(path)).mean() / 255**2)
+        assert entry.report.results["PSNR"] == pytest.approx(np.mean(-10 * np.log10(squares)), abs=1e-3)
+        assert entry.images_per_s > 0
+    assert entries[0].facts.bits_per_pixel <= 1
+    assert (entries[1].facts.compression, entries[1].facts.channels) == (16, 64)
+    rows = list(csv.DictReader((tmp_path / "leaderboard.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["Codec"] for row in rows] == ["JPEG", "DCT", "FLUX"]
+    assert float(rows[1]["PSNR"]) == pytest.approx(entries[1].report.results["PSNR"], abs=0.006)
+    assert rows[2]["PSNR"] == ""
+    markdown = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert markdown.count("LPIPS is null") == 1
+    page = write_leaderboard_page(entries, recipe, tmp_path).read_text(encoding="utf-8")
+    assert page.count("<figure>") == 2 * 3, "two originals, each beside two reconstructions"
+    assert "FLUX on small: FLUX" in page
+
+
+def test_a_second_run_makes_only_what_has_changed(photographs: Path, tmp_path: Path) -> None:
+    run_leaderboard(make_recipe(photographs), tmp_path)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "reconstructed").rglob("*.png")}
+    changed = make_recipe(photographs)
+    jpeg = changed.codecs[0].model_copy(update={"bits_per_pixel": 2.0})
+    run_leaderboard(changed.model_copy(update={"codecs": (jpeg, *changed.codecs[1:])}), tmp_path)
+    again = {path for path in made if path.stat().st_mtime_ns != made[path]}
+    assert {path.parts[-3] for path in again} == {"JPEG"}
+    assert len(again) == 2
+
+
+def test_pictures_made_elsewhere_are_scored_where_they_lie(photographs: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(photographs)
+    run_leaderboard(recipe, tmp_path / "first")
+    folder = {"kind": "folder", "name": "elsewhere", "path": str(tmp_path / "first" / "reconstructed" / "DCT")}
+    (entry,) = run_leaderboard(make_recipe(photographs, codecs=[folder]), tmp_path / "second")
+    first = json.loads((tmp_path / "first/scores/DCT/small/results.json").read_text())
+    assert entry.report.results["PSNR"] == first["PSNR"]
+    assert entry.images_per_s is None
+
+
+def test_differences_strike_out_what_was_lost_and_underline_what_is_new() -> None:
+    assert differences("cat & dog", "cut & dogs") == "c<del>a</del><ins>u</ins>t &amp; dog<ins>s</ins>"

@@ -1,0 +1,419 @@
+"""Anything that turns pictures into fewer numbers and back, behind one interface.
+
+Our models, diffusers' autoencoders, VA-VAE's own files, linear maps, picture formats, and pictures that another program
+has reconstructed.
+
+Legend: B pictures, H W pixels.
+"""
+
+import io
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from datagen.decode import SUFFIXES, ImageProblem, decode_image
+from fonts_manifest.config import Config
+from fonts_manifest.errors import BadInput
+from fonts_manifest.places import find_files
+from vae.batch import to_uint8, to_unit_range
+from vae.evaluate import load_model
+from vae.skip import LinearSkip, SkipBasis
+
+Pictures = npt.NDArray[np.uint8]
+"""(B, H, W, 3) sRGB, all of one size."""
+
+DiffusersClass = Literal[
+    "AsymmetricAutoencoderKL",
+    "AutoencoderDC",
+    "AutoencoderKL",
+    "AutoencoderKLAllegro",
+    "AutoencoderKLCogVideoX",
+    "AutoencoderKLCosmos",
+    "AutoencoderKLFlux2",
+    "AutoencoderKLHunyuanImage",
+    "AutoencoderKLHunyuanVideo",
+    "AutoencoderKLHunyuanVideo15",
+    "AutoencoderKLLTXVideo",
+    "AutoencoderKLMagvit",
+    "AutoencoderKLMochi",
+    "AutoencoderKLQwenImage",
+    "AutoencoderKLQwenImage21",
+    "AutoencoderKLWan",
+    "AutoencoderRAE",
+    "AutoencoderTiny",
+    "VQModel",
+]
+"""FLUX.1, SD and SD3 are AutoencoderKL; Wan 2.1 and 2.2 are AutoencoderKLWan."""
+
+OF_VIDEO = frozenset(
+    {
+        "AutoencoderKLAllegro",
+        "AutoencoderKLCogVideoX",
+        "AutoencoderKLCosmos",
+        "AutoencoderKLHunyuanVideo",
+        "AutoencoderKLHunyuanVideo15",
+        "AutoencoderKLLTXVideo",
+        "AutoencoderKLMagvit",
+        "AutoencoderKLMochi",
+        "AutoencoderKLQwenImage",
+        "AutoencoderKLQwenImage21",
+        "AutoencoderKLWan",
+    }
+)
+"""Take (B, 3, frames, H, W): a picture is one frame."""
+
+
+class GlyphmillCodec(Config):
+    """A model of ours."""
+
+    kind: Literal["glyphmill"]
+    name: str
+    """In the tables."""
+    path: Path
+    """Folder of the saved model."""
+
+
+class DiffusersCodec(Config):
+    """An autoencoder of diffusers."""
+
+    kind: Literal["diffusers"]
+    name: str
+    class_name: DiffusersClass
+    path: Path
+    """Folder with config.json and safetensors: what `save_pretrained` writes. Nothing is fetched."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class VAVAECodec(Config):
+    """VA-VAE as LightningDiT publishes it: one checkpoint of the LDM autoencoder, f16 with 32 channels."""
+
+    kind: Literal["vavae"]
+    name: str
+    path: Path
+    """The .pt or .ckpt file; read with weights_only."""
+
+
+class LinearCodec(Config):
+    """The untrained linear skip."""
+
+    kind: Literal["linear"]
+    name: str
+    basis: SkipBasis = "dct"
+    factor: int = Field(ge=2)
+    """Spatial compression."""
+    channels: int = Field(ge=1)
+    fit: Path | None = None
+    """Pictures to fit the PCA on: others than those it is judged on."""
+
+
+class FormatCodec(Config):
+    """A picture format at a fixed size: the best quality whose file is not larger."""
+
+    kind: Literal["jpeg", "webp", "avif"]
+    name: str
+    bits_per_pixel: float = Field(gt=0)
+    """A latent of C channels at 16 bits has 16 C / f^2: 4 for f16c64, 2 for f32c128."""
+
+
+class FolderCodec(Config):
+    """Pictures that another program has reconstructed: a sub-folder for each set, names as in the set."""
+
+    kind: Literal["folder"]
+    name: str
+    path: Path
+
+
+CodecConfig = Annotated[
+    GlyphmillCodec | DiffusersCodec | VAVAECodec | LinearCodec | FormatCodec | FolderCodec,
+    Field(discriminator="kind"),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecFacts:
+    """What stands beside a codec's figures."""
+
+    compression: int | None = None
+    """Pixels a latent cell is wide; None when there are no cells."""
+    channels: int | None = None
+    encoder_params: int | None = None
+    decoder_params: int | None = None
+    encode_tflop: float | None = None
+    """At the size of the set; a multiplication and an addition are two."""
+    decode_tflop: float | None = None
+    bits_per_pixel: float | None = None
+    """Of the files of a picture format, as they came out."""
+
+
+class Codec:
+    """A codec that has been opened."""
+
+    def __init__(
+        self, reconstruct: Callable[[Pictures], Pictures], facts: Callable[[int], CodecFacts], multiple: int = 1
+    ) -> None:
+        self.reconstruct = reconstruct
+        """(B, H, W, 3) uint8 to the same. Raises torch.OutOfMemoryError and RuntimeError as networks do."""
+        self.facts = facts
+        """Of a square picture of so many px; for a format after its pictures were made."""
+        self.multiple = multiple
+        """Sides must be multiples of it."""
+
+
+def open_codec(config: CodecConfig, device: str = "cpu") -> Codec:
+    """Raises BadInput when its files are missing or are those of something else."""
+    match config:
+        case GlyphmillCodec():
+            return _network(load_model(config.path), device, torch.float32)
+        case DiffusersCodec():
+            return _network(_load_diffusers(config), device, getattr(torch, config.dtype), config.class_name)
+        case VAVAECodec():
+            return _network(load_vavae(config.path), device, torch.float32)
+        case LinearCodec():
+            return _linear(config)
+        case FormatCodec():
+            return _format(config)
+        case FolderCodec():
+            raise BadInput(f"{config.name}: pictures made elsewhere are read, not made")
+
+
+def _load_diffusers(config: DiffusersCodec) -> nn.Module:
+    import diffusers
+
+    if not (config.path / "config.json").is_file():
+        raise BadInput(f"{config.name}: {config.path} holds no config.json; name the folder of the autoencoder itself")
+    try:
+        model = getattr(diffusers, config.class_name).from_pretrained(config.path, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise BadInput(f"{config.name}: {config.path} cannot be read as {config.class_name} ({error})") from error
+    return model
+
+
+def load_vavae(path: Path) -> nn.Module:
+    """VA-VAE's checkpoint as diffusers' AutoencoderKL: the same layers under other names, attention in 1x1 convolutions
+    as linear maps. Raises BadInput."""
+    from diffusers import AutoencoderKL
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise BadInput(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
+    state = state.get("state_dict", state)
+    weights = {_vavae_key(key): value for key, value in state.items() if key.startswith(_VAVAE_PARTS)}
+    if "encoder.conv_in.weight" not in weights:
+        raise BadInput(f"{path}: holds no LDM autoencoder (encoder.conv_in.weight is missing)")
+    widths = _vavae_widths(weights)
+    attends = [f"encoder.down_blocks.{level}.attentions.0.to_q.weight" in weights for level in range(len(widths))]
+    model = AutoencoderKL(
+        latent_channels=weights["decoder.conv_in.weight"].shape[1],
+        block_out_channels=tuple(widths),
+        layers_per_block=2,
+        down_block_types=tuple("AttnDownEncoderBlock2D" if has else "DownEncoderBlock2D" for has in attends),
+        up_block_types=tuple("AttnUpDecoderBlock2D" if has else "UpDecoderBlock2D" for has in reversed(attends)),
+    )
+    own = model.state_dict()
+    missing = own.keys() - weights.keys()
+    if missing or any(value.numel() != own[key].numel() for key, value in weights.items() if key in own):
+        raise BadInput(f"{path}: is another autoencoder than VA-VAE's ({len(missing)} weights are missing)")
+    model.load_state_dict({key: weights[key].reshape(own[key].shape) for key in own})
+    return model
+
+
+_VAVAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+_VAVAE_LEVELS = 5
+_VAVAE_NAMES = (
+    (".nin_shortcut.", ".conv_shortcut."),
+    (".downsample.conv.", ".downsamplers.0.conv."),
+    (".upsample.conv.", ".upsamplers.0.conv."),
+    (".mid.block_1.", ".mid_block.resnets.0."),
+    (".mid.block_2.", ".mid_block.resnets.1."),
+    (".mid.attn_1.", ".mid_block.attentions.0."),
+    (".norm_out.", ".conv_norm_out."),
+    (".block.", ".resnets."),
+    (".attn.", ".attentions."),
+)
+_VAVAE_ATTENTION = ((".norm.", ".group_norm."), (".q.", ".to_q."), (".k.", ".to_k."), (".v.", ".to_v."))
+
+
+def _vavae_key(key: str) -> str:
+    """A name of the LDM autoencoder as diffusers says it; levels of the decoder count from the other end."""
+    parts = key.split(".")
+    if parts[1] == "down":
+        parts[1] = "down_blocks"
+    elif parts[1] == "up":
+        parts[1:3] = ["up_blocks", str(_VAVAE_LEVELS - 1 - int(parts[2]))]
+    name = ".".join(parts)
+    for theirs, ours in _VAVAE_NAMES:
+        name = name.replace(theirs, ours)
+    if ".attentions." in name:
+        for theirs, ours in (*_VAVAE_ATTENTION, (".proj_out.", ".to_out.0.")):
+            name = name.replace(theirs, ours)
+    return name
+
+
+def _vavae_widths(weights: Mapping[str, torch.Tensor]) -> list[int]:
+    keys = (f"encoder.down_blocks.{level}.resnets.0.conv1.weight" for level in range(_VAVAE_LEVELS))
+    return [int(weights[key].shape[0]) for key in keys if key in weights]
+
+
+def _network(model: Any, device: str, dtype: torch.dtype, class_name: str = "") -> Codec:
+    """Encoder and decoder as diffusers has them, for pictures in [-1, 1]; AutoencoderRAE takes and gives [0, 1]."""
+    model.eval().requires_grad_(False).to(device, dtype)
+    video = class_name in OF_VIDEO
+    from_zero = class_name == "AutoencoderRAE"
+    opaque = model.config.get("in_channels") == 4  # red, green, blue and alpha: Qwen-Image-2.1
+
+    def encode(image_B3HW: torch.Tensor) -> torch.Tensor:
+        image = image_B3HW / 2 + 0.5 if from_zero else image_B3HW
+        if opaque:
+            image = torch.cat((image, torch.ones_like(image[:, :1])), dim=1)
+        encoded = model.encode(image[:, :, None] if video else image)
+        if hasattr(encoded, "latent_dist"):
+            return encoded.latent_dist.mode()
+        return encoded.latents if hasattr(encoded, "latents") else encoded.latent
+
+    def decode(latent: torch.Tensor) -> torch.Tensor:
+        image = model.decode(latent).sample
+        image = (image[:, :, 0] if video else image)[:, :3]
+        return image * 2 - 1 if from_zero else image
+
+    @torch.no_grad()
+    def reconstruct(pictures_BHW3: Pictures) -> Pictures:
+        image_B3HW = to_unit_range(pictures_BHW3).to(device, dtype)
+        output_B3HW = decode(encode(image_B3HW))[..., : image_B3HW.shape[2], : image_B3HW.shape[3]]
+        return to_uint8(output_B3HW.float().cpu())
+
+    @torch.no_grad()
+    def facts(size_px: int) -> CodecFacts:
+        image = torch.zeros(1, 3, size_px, size_px, device=device, dtype=dtype)
+        with FlopCounterMode(display=False) as of_encoder:
+            latent = encode(image)
+        with FlopCounterMode(display=False) as of_decoder:
+            decode(latent)
+        cells = (latent.shape[-1] or 1) if latent.ndim > 3 else round(latent.shape[1] ** 0.5)
+        return CodecFacts(
+            compression=size_px // cells,
+            channels=latent.shape[1] if latent.ndim > 3 else latent.shape[-1],
+            encoder_params=_parameters(model, "encoder"),
+            decoder_params=_parameters(model, "decoder"),
+            encode_tflop=of_encoder.get_total_flops() / 1e12,
+            decode_tflop=of_decoder.get_total_flops() / 1e12,
+        )
+
+    return Codec(reconstruct, facts, multiple=_multiple(model))
+
+
+def _multiple(model: Any) -> int:
+    """What sides must be a multiple of: the model's own word, or the largest compression in use."""
+    compression = getattr(model, "compression", None) or model.config.get("spatial_compression_ratio")
+    return int(compression or 32)
+
+
+def _parameters(model: nn.Module, part: str) -> int | None:
+    module = getattr(model, part, None)
+    return None if module is None else sum(weight.numel() for weight in module.parameters())
+
+
+def _linear(config: LinearCodec) -> Codec:
+    try:
+        skip = LinearSkip(config.factor, config.channels, config.basis)
+    except ValueError as error:
+        raise BadInput(f"{config.name}: {error}") from None
+    if config.basis == "pca":
+        if config.fit is None:
+            raise BadInput(
+                f"{config.name}: a PCA needs pictures to fit (fit: FOLDER), others than those it is judged on"
+            )
+        skip.fit(to_unit_range(_cells(config.fit, config.factor)))
+
+    @torch.no_grad()
+    def reconstruct(pictures_BHW3: Pictures) -> Pictures:
+        return to_uint8(skip.decode(skip.encode(to_unit_range(pictures_BHW3))))
+
+    facts = CodecFacts(compression=config.factor, channels=config.channels, encoder_params=0, decoder_params=0)
+    return Codec(reconstruct, lambda size_px: facts, multiple=config.factor)
+
+
+def _cells(folder: Path, factor: int, most: int = 4000) -> Pictures:
+    """Squares of 4 x 4 cells from everywhere in the pictures of a folder, equally many from each."""
+    files = find_files([str(folder)], SUFFIXES)
+    side, rng, squares = 4 * factor, np.random.default_rng(0), []
+    for path in files:
+        try:
+            image_HW3 = decode_image(path)
+        except ImageProblem:
+            continue
+        height, width = image_HW3.shape[:2]
+        if min(height, width) < side:
+            continue
+        for _ in range(max(1, most // len(files))):
+            y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+            squares.append(image_HW3[y : y + side, x : x + side])
+    if not squares:
+        raise BadInput(f"{folder}: no picture of {side} px or more to fit a PCA on")
+    return np.stack(squares)
+
+
+def _format(config: FormatCodec) -> Codec:
+    sizes_bits: list[tuple[int, int]] = []
+
+    def reconstruct(pictures_BHW3: Pictures) -> Pictures:
+        outputs = []
+        for image_HW3 in pictures_BHW3:
+            pixels = image_HW3.shape[0] * image_HW3.shape[1]
+            data = fit_file(image_HW3, config.kind, config.bits_per_pixel * pixels / 8)
+            sizes_bits.append((8 * len(data), pixels))
+            outputs.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+        return np.stack(outputs)
+
+    def facts(size_px: int) -> CodecFacts:
+        bits, pixels = (sum(column) for column in zip(*sizes_bits, strict=True)) if sizes_bits else (0, 0)
+        return CodecFacts(bits_per_pixel=bits / pixels if pixels else None)
+
+    return Codec(reconstruct, facts)
+
+
+def fit_file(image_HW3: npt.NDArray[np.uint8], kind: Literal["jpeg", "webp", "avif"], most_bytes: float) -> bytes:
+    """The file of the best quality, 1 to 100, of at most `most_bytes`; that of quality 1 when none is so small.
+
+    4:4:4 where the format allows it: halved colours blur coloured text.
+    """
+    low, high = 1, 100
+    best = _encode(image_HW3, kind, low)
+    while low < high:
+        middle = (low + high + 1) // 2
+        data = _encode(image_HW3, kind, middle)
+        if len(data) <= most_bytes:
+            low, best = middle, data
+        else:
+            high = middle - 1
+    return best
+
+
+def _encode(image_HW3: npt.NDArray[np.uint8], kind: Literal["jpeg", "webp", "avif"], quality: int) -> bytes:
+    buffer = io.BytesIO()
+    options: dict[str, dict[str, Any]] = {
+        "jpeg": {"subsampling": 0},
+        "webp": {"method": 4},
+        "avif": {"subsampling": "4:4:4", "speed": 8},
+    }
+    Image.fromarray(image_HW3).save(buffer, kind.upper(), quality=quality, **options[kind])
+    return buffer.getvalue()
+
+
+def names_of(codecs: Sequence[CodecConfig]) -> list[str]:
+    """Their names, which also name folders. Raises BadInput for one twice or one that is no name of a folder."""
+    names = [codec.name for codec in codecs]
+    for name in names:
+        if names.count(name) > 1 or not name or Path(name).name != name or name.startswith("."):
+            raise BadInput(f"codecs: {name!r} must be the only codec of that name, and a name a folder can have")
+    return names

@@ -1,0 +1,312 @@
+"""Every codec on every set: pictures reconstructed, scored as `glyphmill eval` scores them, and set in one table.
+
+OUT/sets/SET/NAME.png                  the originals, cut to the size asked for
+OUT/reconstructed/CODEC/SET/NAME.png   what a codec makes of them
+OUT/scores/CODEC/SET/                  results of `glyphmill eval`
+OUT/readings/SET.jsonl                 what readers found on originals and reconstructions, read once
+OUT/leaderboard.md, .csv, .html        the table; worst cases side by side
+
+Killed and started again it goes on: a reconstruction that lies there is not made again unless its codec has changed.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from pyarrow import parquet as pq
+from pydantic import Field
+
+from datagen.codec import encode_png
+from datagen.decode import SUFFIXES, ImageProblem, decode_image
+from datagen.progress import ProgressReport, silent
+from datagen.reading import ReaderChoice
+from datagen.recipes import recipe_hash
+from fonts_manifest.config import Config
+from fonts_manifest.errors import BadInput
+from fonts_manifest.places import find_files
+from vae.codecs import Codec, CodecConfig, CodecFacts, FolderCodec, Pictures, names_of, open_codec
+from vae.pixels import PixelChoice
+from vae.score import choose_second, find_weights, score_folders
+from vae.scorecard import Report, ScoreChoice
+
+
+class SetConfig(Config):
+    """Pictures that every codec reconstructs."""
+
+    name: str
+    """In the tables; also the name of a folder."""
+    place: str
+    """A folder, file or glob of pictures, or a Parquet file (or a folder of them) with an `image` column."""
+    size_px: int | None = Field(default=None, ge=16)
+    """Pictures are scaled so that the shorter side fits and cut to this square in the middle, as ImageNet and FFHQ are
+    judged at 256 and 1024. None: as they are, all of one size, cut to a multiple of 64."""
+    limit: int | None = Field(default=None, ge=1)
+    """The first so many, in the order of their names."""
+    text: bool = True
+    """Whether text is read (NED)."""
+
+
+class LeaderboardRecipe(Config):
+    """Which codecs are compared, on what, by which readers."""
+
+    kind: Literal["leaderboard"]
+    """Which command reads this recipe."""
+    codecs: tuple[CodecConfig, ...] = Field(min_length=1)
+    """Rows of the table, in this order."""
+    sets: tuple[SetConfig, ...] = Field(min_length=1)
+    """Columns of the table."""
+    reader: Literal["rapidocr", "paddleocr", "torch", "tesseract"] = "rapidocr"
+    """Who reads for NED."""
+    second_reader: Literal["auto", "none", "rapidocr", "paddleocr", "torch", "tesseract"] = "auto"
+    """Another engine beside it; auto: tesseract where it is installed."""
+    vgg_weights: Path | None = None
+    """Of LPIPS: torchvision's vgg16 file; without it, where torch keeps what it has loaded before."""
+    inception_weights: Path | None = None
+    """Of FID: pytorch-fid's file."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, ..."""
+    batch: int = Field(default=4, ge=1)
+    """Pictures at a time."""
+    worst: int = Field(default=6, ge=0)
+    """Pictures of each set that are shown side by side: those that the codecs lose most of."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """One codec on one set."""
+
+    codec: str
+    set_name: str
+    facts: CodecFacts = field(default_factory=CodecFacts)
+    images_per_s: float | None = None
+    """Encoded and decoded on `device`, without files; None when they were made elsewhere."""
+    report: Report | None = None
+    problem: str = ""
+    """Why there are no figures."""
+
+
+def run_leaderboard(recipe: LeaderboardRecipe, out: Path, progress: ProgressReport = silent) -> list[Entry]:
+    """Reconstruct, score and write the tables into `out`; one entry for each codec on each set, in their order.
+
+    A codec that cannot be opened or fails has its reason in the table, the others go on. Raises BadInput for a set
+    without pictures and for readers or weights that cannot be opened.
+    """
+    names_of(recipe.codecs)
+    for number, chosen in enumerate(recipe.sets):
+        progress("sets", number, len(recipe.sets), {})
+        write_set(chosen, out / "sets" / chosen.name)
+    progress("sets", len(recipe.sets), len(recipe.sets), {})
+    entries = []
+    total = len(recipe.codecs) * len(recipe.sets)
+    for config in recipe.codecs:
+        for chosen, entry in _reconstruct_all(config, recipe, out):
+            if not entry.problem:
+                _score(entry, config, chosen, recipe, out)
+            entries.append(entry)
+            progress("codecs", len(entries), total, {})
+    write_tables(entries, out)
+    return entries
+
+
+def write_set(chosen: SetConfig, folder: Path) -> None:
+    """The originals as PNG files of one size. Raises BadInput when there is none or sizes differ."""
+    done = folder.with_suffix(".json")
+    identity = json.dumps([chosen.model_dump(mode="json")], sort_keys=True)
+    if done.is_file() and done.read_text() == identity:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.png"):
+        stale.unlink()
+    shapes: dict[tuple[int, ...], str] = {}
+    for name, image_HW3 in _pictures_of(chosen):
+        picture_HW3 = _cut(image_HW3, chosen.size_px)
+        shapes.setdefault(picture_HW3.shape, name)
+        if len(shapes) > 1:
+            sizes = ", ".join(f"{shape[1]}x{shape[0]} ({example})" for shape, example in shapes.items())
+            raise BadInput(f"{chosen.place}: pictures of a set have one size, these differ: {sizes}; give size_px")
+        (folder / f"{name}.png").write_bytes(encode_png(picture_HW3))
+    if not shapes:
+        raise BadInput(f"{chosen.place}: no picture that can be used for the set {chosen.name}")
+    done.write_text(identity)
+
+
+def _pictures_of(chosen: SetConfig) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """(name, pixels) in the order of the names; what does not decode is passed over."""
+    files = find_files([chosen.place], SUFFIXES)
+    found: Iterator[tuple[str, bytes | Path]] = ((path.stem, path) for path in files)
+    if not files:
+        found = _parquet_rows(find_files([chosen.place], frozenset({".parquet"})))
+    count = 0
+    for name, data in found:
+        try:
+            image_HW3 = decode_image(data)
+        except ImageProblem:
+            continue
+        yield name, image_HW3
+        count += 1
+        if count == chosen.limit:
+            return
+
+
+def _parquet_rows(files: Sequence[Path]) -> Iterator[tuple[str, bytes | Path]]:
+    number = 0
+    for path in files:
+        table = pq.ParquetFile(path)
+        if "image" not in table.schema_arrow.names:
+            raise BadInput(f"{path}: has no column `image`")
+        for batch in table.iter_batches(batch_size=16, columns=["image"]):
+            for image in batch.column(0).to_pylist():
+                data = image["bytes"] if isinstance(image, dict) else image
+                if data:
+                    yield f"{number:06d}", data
+                number += 1
+
+
+def _cut(image_HW3: npt.NDArray[np.uint8], size_px: int | None) -> npt.NDArray[np.uint8]:
+    height, width = image_HW3.shape[:2]
+    if size_px is None:
+        return image_HW3[: max(64, height - height % 64), : max(64, width - width % 64)]
+    scale = size_px / min(height, width)
+    if scale != 1:
+        sides = (max(size_px, round(width * scale)), max(size_px, round(height * scale)))
+        image_HW3 = np.asarray(Image.fromarray(image_HW3).resize(sides, Image.Resampling.BICUBIC))
+    top, left = (image_HW3.shape[0] - size_px) // 2, (image_HW3.shape[1] - size_px) // 2
+    return image_HW3[top : top + size_px, left : left + size_px]
+
+
+def _reconstruct_all(config: CodecConfig, recipe: LeaderboardRecipe, out: Path) -> Iterator[tuple[SetConfig, Entry]]:
+    """One codec on every set; opened at the first set that is not yet done."""
+    codec: Codec | None = None
+    for chosen in recipe.sets:
+        entry = Entry(codec=config.name, set_name=chosen.name)
+        if isinstance(config, FolderCodec):
+            if not (config.path / chosen.name).is_dir():
+                entry.problem = f"{config.path / chosen.name}: no such folder"
+            yield chosen, entry
+            continue
+        folder = out / "reconstructed" / config.name / chosen.name
+        facts = folder.with_suffix(".json")
+        identity = recipe_hash(config) + (out / "sets" / f"{chosen.name}.json").read_text()
+        known = json.loads(facts.read_text()) if facts.is_file() else {}
+        if known.get("identity") != identity:
+            try:
+                codec = codec or open_codec(config, recipe.device)
+                known = {"identity": identity} | _reconstruct_set(
+                    codec, out / "sets" / chosen.name, folder, recipe.batch
+                )
+                facts.write_text(json.dumps(known))
+            except torch.OutOfMemoryError:
+                entry.problem = f"out of memory with {recipe.batch} pictures at a time; lower batch"
+            except (BadInput, RuntimeError, ValueError, TypeError) as error:
+                entry.problem = str(error).splitlines()[0]
+        if not entry.problem:
+            entry.facts, entry.images_per_s = CodecFacts(**known["facts"]), known["images_per_s"]
+        yield chosen, entry
+
+
+def _reconstruct_set(codec: Codec, originals: Path, folder: Path, batch: int) -> dict[str, Any]:
+    """Writes every reconstruction; its facts and speed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = sorted(originals.glob("*.png"))
+    seconds = 0.0
+    for first in range(0, len(files), batch):
+        group = files[first : first + batch]
+        pictures_BHW3: Pictures = np.stack([decode_image(path) for path in group])
+        start = time.perf_counter()
+        outputs_BHW3 = codec.reconstruct(_padded(pictures_BHW3, codec.multiple))
+        seconds += time.perf_counter() - start
+        height, width = pictures_BHW3.shape[1:3]
+        for path, output_HW3 in zip(group, outputs_BHW3, strict=True):
+            (folder / path.name).write_bytes(encode_png(output_HW3[:height, :width]))
+    facts = codec.facts(min(pictures_BHW3.shape[1:3]))
+    return {"facts": dataclasses.asdict(facts), "images_per_s": len(files) / seconds}
+
+
+def _padded(pictures_BHW3: Pictures, multiple: int) -> Pictures:
+    """Sides to the next multiple by repeating the last row and column; nothing is scaled."""
+    height, width = pictures_BHW3.shape[1:3]
+    below, right = -height % multiple, -width % multiple
+    if not below and not right:
+        return pictures_BHW3
+    return np.stack([cv2.copyMakeBorder(p, 0, below, 0, right, cv2.BORDER_REPLICATE) for p in pictures_BHW3])
+
+
+def _score(entry: Entry, config: CodecConfig, chosen: SetConfig, recipe: LeaderboardRecipe, out: Path) -> None:
+    vgg, inception = find_weights(recipe.vgg_weights, recipe.inception_weights)
+    made = config.path / chosen.name if isinstance(config, FolderCodec) else None
+    readings = out / "readings" / f"{chosen.name}.jsonl"
+    readings.parent.mkdir(parents=True, exist_ok=True)
+    choice = ScoreChoice(
+        mode="all" if chosen.text else "pixel",
+        reader=ReaderChoice(name=recipe.reader),
+        second=choose_second(recipe.second_reader, recipe.reader) if chosen.text else None,
+        pixels=PixelChoice(vgg_weights=vgg, inception_weights=inception, device=recipe.device),
+        batch=recipe.batch,
+        readings=readings,
+    )
+    outputs = made or out / "reconstructed" / entry.codec / chosen.name
+    entry.report = score_folders(
+        out / "sets" / chosen.name, outputs, out / "scores" / entry.codec / chosen.name, choice
+    )
+
+
+COLUMNS = (
+    *("Codec", "f", "C", "Encoder M", "Decoder M", "Encode TFLOP", "Decode TFLOP", "Images/s", "bpp"),
+    *("Set", "Pictures", "PSNR", "SSIM", "LPIPS", "FID", "NED", "NED mended", "NED second", "Left out"),
+)
+
+
+def cells(entry: Entry) -> list[str]:
+    """An entry as `COLUMNS`; what is not known is empty, a problem stands in the last column."""
+    facts, report = entry.facts, entry.report
+
+    def number(value: float | None, digits: int, scale: float = 1.0) -> str:
+        return "" if value is None else f"{value / scale:.{digits}f}"
+
+    row = [
+        entry.codec,
+        *(number(facts.compression, 0), number(facts.channels, 0)),
+        *(number(facts.encoder_params, 1, 1e6), number(facts.decoder_params, 1, 1e6)),
+        *(number(facts.encode_tflop, 3), number(facts.decode_tflop, 3)),
+        *(number(entry.images_per_s, 2), number(facts.bits_per_pixel, 2), entry.set_name),
+    ]
+    if report is None:
+        return [*row, *[""] * 8, entry.problem]
+    results = report.results
+    digits = {"PSNR": 2, "SSIM": 4, "LPIPS": 4, "FID": 3, "NED": 4, "NED_mended": 4, "NED_second": 4}
+    figures = [number(results.get(name), places) for name, places in digits.items()]
+    left_out = sum(bool(pair.left_out) for pair in report.pairs) + len(report.folders.missing)
+    return [*row, str(results["num_samples"]), *figures, str(left_out) if left_out else ""]
+
+
+def notes(entries: Sequence[Entry]) -> list[str]:
+    """What the figures do not say, each sentence once, with the codecs and sets that it is about."""
+    about: dict[str, list[str]] = {}
+    for entry in entries:
+        for note in entry.report.notes if entry.report else ():
+            about.setdefault(note, []).append(f"{entry.codec} on {entry.set_name}")
+    every = sum(entry.report is not None for entry in entries)
+    return [note if len(where) == every else f"{', '.join(where)}: {note}" for note, where in about.items()]
+
+
+def write_tables(entries: Sequence[Entry], out: Path) -> None:
+    """leaderboard.md and leaderboard.csv."""
+    rows = [cells(entry) for entry in entries]
+    lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join(["---"] * len(COLUMNS)) + " |"]
+    lines += ["| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |" for row in rows]
+    lines += ["", *(f"- {note}" for note in notes(entries))]
+    (out / "leaderboard.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([COLUMNS, *rows])
+    (out / "leaderboard.csv").write_text(buffer.getvalue(), encoding="utf-8")
