@@ -1,7 +1,9 @@
 """`glyphmill inspect`: one page about a run folder, synthetic or real, for a person to look at."""
 
 import itertools
+import json
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,8 @@ def run_sections(run: str | Path) -> list[tuple[str, str]]:
         compared = _reasons(dropped) + _at_threshold(place, rows) + _rejected_sheet(place, dropped)
         sections.append(("Kept beside dropped", compared))
     sections.append(("What is in them", _histograms(kept, dropped)))
-    faces = _faces(rows)
+    listed = _listed(place, "fonts.json", "faces")
+    faces = _faces(rows, {face["face_id"]: f"{face['family']} {face['style']}" for face in listed})
     if faces:
         sections.append(("Which faces and sizes pass", faces))
     sections.append(("Where they come from", _provenance(place, rows)))
@@ -126,8 +129,18 @@ def _rejected_sheet(run: str, dropped: list[dict[str, Any]]) -> str:
     return "<h3>Dropped, at even distances</h3>" + _figures(run, spread(dropped, _REJECTED))
 
 
-def _faces(rows: list[dict[str, Any]]) -> str:
-    """Share of the lines that stand in kept pictures, by face, size and language; "" where faces are not known."""
+def _listed(run: str, name: str, key: str) -> list[dict[str, Any]]:
+    """The entries of `key` in a JSON file beside the shards: faces or photographs; none when there is no such file."""
+    folder = Folder(run)
+    entries: list[dict[str, Any]] = json.loads(folder.read(name)).get(key, []) if folder.exists(name) else []
+    return entries
+
+
+def _faces(rows: list[dict[str, Any]], names: Mapping[str, str]) -> str:
+    """Share of the lines that stand in kept pictures, by face, size and language; "" where faces are not known.
+
+    names: face_id -> what people call the face.
+    """
     counts: defaultdict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
     totals: Counter[tuple[str, str]] = Counter()
     for row in rows:
@@ -145,11 +158,13 @@ def _faces(rows: list[dict[str, Any]]) -> str:
     header = ["face", f"below {_SIZES_PX[1]} px", *bands, f"{_SIZES_PX[-2]} px and more"]
     parts = [paragraph("Share of the lines whose picture was kept, and how many lines there are.", note=True)]
     for language in sorted({language for language, _ in totals}):
-        faces = sorted(face for (lang, face), _ in totals.most_common(_FACES) if lang == language)
+        faces = [face for (lang, face), _ in totals.most_common(_FACES) if lang == language]
+        faces.sort(key=lambda face: names.get(face, face))
         lines: list[tuple[str, list[tuple[float, int] | None]]] = []
         for face in faces:
             tallies = [counts.get((language, face, band)) for band in range(len(header) - 1)]
-            lines.append((face, [None if tally is None else (tally[0] / tally[1], tally[1]) for tally in tallies]))
+            name = names.get(face, face)
+            lines.append((name, [None if tally is None else (tally[0] / tally[1], tally[1]) for tally in tallies]))
         parts.append(f"<h3>{escape(language)}</h3>" + heat_table(header, lines))
     return "".join(parts)
 
@@ -219,7 +234,18 @@ def _provenance(run: str, rows: list[dict[str, Any]]) -> str:
         [licence, f"{len(of_it):,}", f"{sum(row['keep'] for row in of_it):,}", _examples(of_it)]
         for licence, of_it in most
     ]
-    parts = [table(["licence", "pictures", "kept", "for example"], lines)]
+    parts = []
+    if list(by_licence) != ["not stated"]:
+        parts.append(table(["licence", "pictures", "kept", "for example"], lines))
+    used = {line["face_id"] for row in rows for line in row["lines"] or ()}
+    faces = [face for face in _listed(run, "fonts.json", "faces") if face["face_id"] in used]
+    if faces:
+        counted = Counter(face["licence"] for face in faces).most_common()
+        parts.append(table(["licence of the faces in them", "faces"], [[licence, f"{n:,}"] for licence, n in counted]))
+    photos = Counter(photo["licence"] for photo in _listed(run, "photos.json", "photos"))
+    if photos:
+        counted = photos.most_common(_LICENCES)
+        parts.append(table(["licence of the photographs", "photographs"], [[lic, f"{n:,}"] for lic, n in counted]))
     if len(by_licence) > _LICENCES:
         parts.append(
             paragraph(f"And {len(by_licence) - _LICENCES} more licences; the column `licence` has all.", note=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,13 +11,14 @@ import pytest
 import skimage
 from PIL import Image
 
+import glyphmill
 from datagen.criteria import FilterRecipe
 from datagen.decode import decode_image
 from datagen.explain import explain_run
 from datagen.filter import filter_corpus
 from datagen.ingest import IngestConfig, RealPlace
 from datagen.recipes import recipe_to_yaml
-from datagen.report import inspect_run
+from datagen.report import _faces, inspect_run
 from datagen.samples import rows_by_id, with_boxes
 from datagen.score_labels import Label, auc, labels_recipe, read_labels, score_labels
 from fonts_manifest.errors import BadInput
@@ -149,3 +151,43 @@ def test_a_labelled_set_is_measured_and_damage_is_told(pictures):
     assert figures.dropped["blurred by hand"] == {"blurred": 1.0}
     assert figures.dropped["jpeg_q30 (made here)"]["jpeg_damage"] >= 0.5
     assert figures.unreadable == ["torn.png: not_an_image"]
+
+
+def test_faces_are_named_and_their_lines_counted_by_size_and_language():
+    def line(face: str | None, size_px: float, lang: str = "en") -> dict:
+        return {"face_id": face, "size_px": size_px, "lang": lang}
+
+    rows = [
+        {"keep": True, "lines": [line("f1", 6.0), line("f1", 6.5), line("f2", 20.0, "zh")]},
+        {"keep": False, "lines": [line("f1", 6.9), line("f1", 7.0), line(None, 9.0)]},
+        {"keep": False, "lines": None},
+    ]
+    html = _faces(rows, {"f1": "Serif Bold"})
+    english, chinese = html.split("<h3>zh</h3>")
+    assert re.search(r"<td>Serif Bold</td>.*67% <small>3</small>.*0% <small>1</small></td><td></td>", english)
+    assert re.search(r"<td>f2</td><td></td><td></td><td></td><td></td>.*100% <small>1</small>", chinese)
+    assert _faces([{"keep": True, "lines": [line(None, 9.0)]}], {}) == ""
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Exit code and output of the command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["glyphmill", *words])
+        with pytest.raises(SystemExit) as ended:
+            glyphmill.main()
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out + printed.err
+
+
+def test_the_command_takes_a_recipe_or_a_verb_behind_filter(capsys, pictures, run, tmp_path):
+    code, text = said(capsys, "filter", "scores")
+    assert (code, "chars_per_mp" in text, "density_class != 'sparse'" in text) == (0, True, True)
+    code, text = said(capsys, "filter", "explain", str(run), "--out", str(tmp_path / "e.html"))
+    assert (code, (tmp_path / "e.html").is_file()) == (0, True)
+    code, text = said(capsys, "filter", "demo-filter", "keep=sharpnes > -2", "--out", str(tmp_path / "x"))
+    assert code == 2
+    assert "override keep" in text
+    assert "no score is called 'sharpnes', did you mean 'sharpness'; there are aspect, blank_share" in text
+    words = ("--licence", "CC0-1.0", "--executor", "serial", "--out", str(tmp_path / "in"))
+    code, text = said(capsys, "ingest", str(pictures), *words)
+    assert (code, "5 of 6 pictures kept" in text, "dropped 1: not_an_image" in text) == (0, True, True)
