@@ -22,6 +22,10 @@ HEADS = ("title", "heading", "caption", "header", "label", "rule")
 """Slots that say what follows them: alone they are left out."""
 WORD_EM = 0.66
 """A letter of a bold word, on the safe side."""
+LEAST_HEIGHT = 0.55
+"""Least height of a page in `least_em` of its template."""
+MOST_SMALLER = 3
+"""So often a page is drawn again for want of a part."""
 ATTEMPTS = 8
 """Pages without any text are drawn again, each a fifth smaller than the one before."""
 
@@ -58,7 +62,9 @@ def fill_page(
     """
     rng = page.rng
     palette = template.palettes[int(rng.integers(len(template.palettes)))]
-    size = page.body_size_px(width_px / template.most_em, width_px / template.least_em)
+    # a page much wider than high has few lines: its text is smaller than the width alone would allow
+    most = min(width_px / template.least_em, height_px / (LEAST_HEIGHT * template.least_em))
+    size = page.body_size_px(min(width_px / template.most_em, most), most)
     page.body_faces = page.text_face_ids()
     page.spacing_em = page.drawn_spacing_em()
     margin = between(rng, template.margin) * min(width_px, height_px)
@@ -69,11 +75,12 @@ def fill_page(
     whole = (frame_px, frame_px, width_px - frame_px, height_px - frame_px)
     box = (whole[0] + margin, whole[1] + margin, whole[2] - margin, whole[3] - margin)
     for attempt in range(ATTEMPTS):
-        # Nothing may be left of a page by chance, or for lack of room.
+        # Nothing may be left of a page by chance, or for lack of room; and its body must not be what is left out.
         filler = _Filler(page, template, palette, page.on_grid(size * 0.8**attempt), photos)
         root = filler.drawn(template.page, 1)[0]
+        filler.root = root
         filler.place(root, box, filler.canvas.group("page", -1, whole))
-        if filler.canvas.blocks:
+        if filler.canvas.blocks and (attempt >= MOST_SMALLER or not filler.lacking):
             break
     else:  # too small for what the template asks for: text alone
         filler.text(filler.draw(Node(slot="paragraph"), 1), "paragraph", box, 0)
@@ -92,6 +99,9 @@ class _Filler:
         self.align = template.align[int(page.rng.integers(len(template.align)))]
         self.indent_em = (1.5 if page.lang == "en" else 2.0) if template.indent else 0.0
         self.canvas = Canvas()
+        self.root: _Part | None = None
+        self.lacking = False
+        """Whether a part that is no repetition and no heading was left out of the page itself."""
         self.unused: dict[tuple[str, ...], list[str]] = {}
 
     def draw(self, node: Node, number: int) -> _Part:
@@ -237,6 +247,8 @@ class _Filler:
             if down and squeezed != last and children[last].node.rows and fixed[last] is not None:
                 squeezed = last
             else:
+                if part is self.root and not children[last].repeated and not _is_head(children[last]):
+                    self.lacking = True
                 del children[last], lengths[last], least[last]
                 squeezed = -1
         while down and children and children[-1].node.slot in HEADS and len(children) < len(part.children):

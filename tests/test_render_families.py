@@ -149,3 +149,9 @@ def test_the_colours_of_a_template_can_be_read_as_they_are(template):
         spec = sampled("complex", seed, (480, 560), templates={template: 1}, min_contrast=(4.5, 4.5))
         for line in render(spec, ASSETS).lines:
             assert line.ink_rgb == spec.blocks[line.block].ink_rgb, (line.text, line.ground_rgb)
+
+
+def test_a_page_much_wider_than_high_has_a_body_and_not_only_a_bar():
+    for seed in range(8):
+        spec = sampled("complex", seed, (1024, 256), templates={"web": 1}, languages={"en": 1})
+        assert {block.role for block in spec.blocks} & {"paragraph", "list", "cell", "title"}
