@@ -70,6 +70,9 @@ class CorpusConfig(Config):
     flatten: float = Field(default=0.3, ge=0, le=1)
     """Dictionary words are drawn by frequency ** (1 - flatten): 0 is natural, 1 draws every word equally often. Natural
     frequencies all but never show the rarer characters."""
+    rare_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the dictionary words that are drawn for one of their characters, every character of the dictionary
+    equally often: the rarest of 6,763 comes once in 135,000 words at least."""
     beyond_gb2312: bool = False
     """Keep dictionary words with characters outside GB 2312, which few fonts and fewer readers know. jieba's dictionary
     lists 5,000 such characters with made-up frequencies."""
@@ -162,7 +165,7 @@ class Corpus:
                 foreign = (ended.group() if ended else cut(foreign, 30)).strip(" ,;:.()[]\"'")
                 form = rng.random()
                 if whole_sentence:
-                    parts.append(f"。{foreign}.{blank}")
+                    parts.append(f"。{foreign}. ")
                 elif form < 0.25:
                     parts.append(f"（{foreign}）")
                 else:
@@ -258,8 +261,9 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     for source in config.places:
         if source.format == "words":
             paths = find_files([source.place], frozenset({".txt"}))
-            about = (source.place, source.licence, source.weight, config.flatten, config.beyond_gb2312)
-            pools.append(read_words(paths, *about, dropped=dropped))
+            settings = (config.flatten, config.rare_share, config.beyond_gb2312)
+            about = (source.place, source.licence, source.weight)
+            pools.append(read_words(paths, *about, *settings, dropped=dropped))
         else:
             pools.extend(_read_paragraphs(source, config, dropped, seen))
     if not pools:

@@ -146,11 +146,12 @@ def _percent(share: float) -> str:
 
 def write_coverage_page(found: RunCoverage, out: Path) -> None:
     """One self-contained HTML page."""
-    header = ["", "characters", "drawn", "share", f"under {SELDOM} times", "median", *band_names()]
+    bands = [band for band in band_names() if any(one.drawn_at[band] for one in found.sets)]
+    header = ["", "characters", "drawn", "share", f"under {SELDOM} times", "median", *bands]
     rows = [
         [
             *(one.name, f"{one.characters:,}", f"{one.drawn:,}", _percent(one.drawn / one.characters)),
-            *(f"{one.seldom:,}", f"{one.median:g}", *(f"{count:,}" for count in one.drawn_at.values())),
+            *(f"{one.seldom:,}", f"{one.median:g}", *(f"{one.drawn_at[band]:,}" for band in bands)),
         ]
         for one in found.sets
     ]

@@ -2,9 +2,10 @@
 
 import collections
 import hashlib
+import itertools
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,19 @@ class Words:
     cumulative: npt.NDArray[np.float64]
     """Cumulative probability of the words; the last is 1."""
     flatten: float
+    rare_share: float = 0.0
+    """Of the words, those drawn for one of their characters, all characters equally often."""
+    by_character: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    """Numbers of words, those of the first character, of the second, ...; empty when no words are drawn so."""
+    character_first: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    """(characters + 1,) where each begins in `by_character`."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of the words and their probabilities' exponent."""
         frequencies = np.diff(self.cumulative, prepend=0.0).astype(np.float32).tobytes()
-        return hashlib.sha256("\n".join(self.words).encode() + frequencies).hexdigest()
+        share = f"\n{self.rare_share}" if self.rare_share else ""
+        return hashlib.sha256(("\n".join(self.words) + share).encode() + frequencies).hexdigest()
 
     def draw(self, rng: np.random.Generator, characters: int) -> str:
         """Clauses of 2 to 7 words; under 13 characters a label without punctuation."""
@@ -56,7 +64,7 @@ class Words:
         in_clause = int(rng.integers(2, 8))
         sentences_left = int(rng.integers(2, 7))
         while length < characters:
-            for number in np.searchsorted(self.cumulative, rng.random((characters - length) // 2 + 1), side="right"):
+            for number in self._numbers(rng, (characters - length) // 2 + 1).tolist():
                 left = characters - length
                 # A full stop still has to fit behind the last word.
                 word = (
@@ -88,6 +96,16 @@ class Words:
             parts.append("。")
         return "".join(parts)
 
+    def _numbers(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
+        """Numbers of so many words: by frequency, some of them for a character of theirs."""
+        numbers = np.searchsorted(self.cumulative, rng.random(count), side="right")
+        if self.rare_share:
+            rare = np.flatnonzero(rng.random(count) < self.rare_share)
+            characters = rng.integers(len(self.character_first) - 1, size=len(rare))
+            first, last = self.character_first[characters], self.character_first[characters + 1]
+            numbers[rare] = self.by_character[rng.integers(first, last)]
+        return numbers
+
     @staticmethod
     def _numeral(rng: np.random.Generator) -> str:
         kind, value = int(rng.integers(5)), int(rng.integers(1, 1000))
@@ -105,7 +123,12 @@ class Words:
         counts: dict[str, float] = collections.defaultdict(float)
         for word, chance in zip(self.words, chances.tolist(), strict=True):
             for character in word:
-                counts[character] += chance
+                counts[character] += chance * (1 - self.rare_share)
+        n_characters = len(self.character_first) - 1
+        for first, last in itertools.pairwise(self.character_first.tolist()):
+            for number in self.by_character[first:last].tolist():
+                for character in self.words[number]:
+                    counts[character] += self.rare_share / n_characters / (last - first)
         return {
             "place": self.place,
             "licence": self.licence,
@@ -113,6 +136,7 @@ class Words:
             "kind": "word salad: real words by frequency, no grammar",
             "words": len(self.words),
             "flatten": self.flatten,
+            "rare_share": self.rare_share,
             "distinct_characters": len(counts),
             "sha256": self.digest,
         } | gb2312_facts(counts)
@@ -135,6 +159,7 @@ def read_words(
     licence: str,
     weight: float,
     flatten: float,
+    rare_share: float,
     beyond_gb2312: bool,
     *,
     dropped: collections.Counter[str],
@@ -175,4 +200,16 @@ def read_words(
         words=tuple(words),
         cumulative=cumulative / cumulative[-1],
         flatten=flatten,
+        rare_share=rare_share,
+        **(_index(words) if rare_share else {}),
     )
+
+
+def _index(words: Sequence[str]) -> "dict[str, Any]":
+    """`by_character` and `character_first`, characters in the order of their code points."""
+    lengths = np.array([len(word) for word in words])
+    codes = np.frombuffer("".join(words).encode("utf-32-le"), np.uint32)
+    numbers = np.repeat(np.arange(len(words), dtype=np.int32), lengths)
+    order = np.lexsort((numbers, codes))
+    _, first = np.unique(codes[order], return_index=True)
+    return {"by_character": numbers[order], "character_first": np.append(first, len(codes))}

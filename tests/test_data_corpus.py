@@ -163,7 +163,7 @@ def test_dictionary_words_are_drawn_at_their_flattened_frequencies(folder: Path)
 
 def test_the_coverage_of_gb2312_is_counted(folder: Path) -> None:
     words = TextPlace(place=str(folder / "words"), format="words", licence="MIT")
-    (facts,) = _corpus([words], flatten=1.0).facts()["pools"]
+    (facts,) = _corpus([words], flatten=1.0, rare_share=0.0).facts()["pools"]
     # Level 1: 的 图 书 馆 安 静 散 步; level 2: 饕 餮.
     assert facts["gb2312_level_1_covered"] == "8 of 3755"
     assert facts["gb2312_level_2_covered"] == "2 of 3008"
@@ -344,8 +344,29 @@ def test_chinese_salad_has_marks_side_by_side() -> None:
         assert text.count(opening) == text.count(closing)
 
 
-def _salad(dictionary: str) -> Words:
+def _salad(dictionary: str, rare_share: float = 0.0) -> Words:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dict.txt"
         path.write_text(dictionary, encoding="utf-8")
-        return read_words([path], folder, "x", 1.0, 0.3, False, dropped=collections.Counter())
+        return read_words([path], folder, "x", 1.0, 0.3, rare_share, False, dropped=collections.Counter())
+
+
+def test_every_character_of_the_dictionary_is_drawn_equally_often_for_its_own_sake() -> None:
+    dictionary = "的 1000000 u\n天的 900000 n\n" + "".join(f"{one}的 1 n\n" for one in "啊嗪噢皑捌")
+    rare = _salad(dictionary, rare_share=0.5)
+    usual = _salad(dictionary)
+    counts = []
+    for salad in (rare, usual):
+        counts.append(collections.Counter("".join(salad.draw(rng_for(0, 0, row, 0), 2000) for row in range(20))))
+    seldom = [word[0] for word in rare.words if word not in ("的", "天的")]
+    assert len(seldom) >= 4
+    shown = [counts[0][character] for character in seldom]
+    assert min(shown) > 300
+    assert max(shown) < 1.5 * min(shown)
+    assert max(counts[1][character] for character in seldom) < 100
+    # what the manifest promises is what is drawn
+    chances = {character: 0.5 / (len(seldom) + 2) for character in seldom}
+    words = sum(counts[0][character] for character in seldom) / sum(chances.values())
+    for character in seldom:
+        assert counts[0][character] == pytest.approx(words * chances[character], rel=0.25)
+    assert rare.digest != usual.digest
