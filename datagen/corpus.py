@@ -23,7 +23,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from datagen.prose import SENTENCE_START, WORD_START, Lang, clean, cut, divided, judge_paragraph
-from datagen.salad import MARKS, MARKS_CUMULATIVE, Words, gb2312_facts, read_words
+from datagen.salad import Words, gb2312_facts, mark_of, read_words
 from datagen.texts import READERS, dataset_paragraphs
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
@@ -174,7 +174,7 @@ class Corpus:
                 length_en += len(foreign)
                 if whole_sentence or form >= 0.25:
                     continue
-            mark = MARKS[min(int(np.searchsorted(MARKS_CUMULATIVE, rng.random(), side="right")), len(MARKS) - 1)]
+            mark = mark_of(rng.random())
             parts.append(mark)
             length += 1
             if mark in "。！？" and left > 80 and rng.random() < 0.15:
@@ -223,7 +223,9 @@ class Paragraphs:
         number = int(rng.integers(count))
         text = self.paragraph(number)
         borders = WORD_START if characters < 40 else SENTENCE_START
-        starts = [0, *(match.end() for match in borders.finditer(text) if match.end() < len(text))]
+        starts = [0, *map(re.Match.end, borders.finditer(text))]
+        if len(starts) > 1 and starts[-1] == len(text):
+            starts.pop()
         parts = [text[starts[int(rng.integers(len(starts)))] :]]
         length = len(parts[0])
         while length < characters:

@@ -1,5 +1,6 @@
 """Chinese put together from real words: the characters, marks and line breaks of Chinese without a meaning."""
 
+import bisect
 import collections
 import hashlib
 import itertools
@@ -17,12 +18,16 @@ from fonts_manifest.coverage import gb2312_level_1, gb2312_level_2
 from fonts_manifest.errors import BadInput
 
 MARKS = "，。、；：！？"
-MARKS_CUMULATIVE = np.cumsum([0.55, 0.26, 0.08, 0.04, 0.03, 0.02, 0.02])
-
+_MARKS_CUMULATIVE = (0.55, 0.81, 0.89, 0.93, 0.96, 0.98)
 
 _PAIRS = ("“”", "《》", "（）", "「」", "【】")
 """Around one word in 25: without them no page would show two marks side by side."""
-_PAIRS_CUMULATIVE = np.cumsum([0.4, 0.27, 0.2, 0.08, 0.05])
+_PAIRS_CUMULATIVE = (0.4, 0.67, 0.87, 0.95)
+
+
+def mark_of(chance: float) -> str:
+    """A mark between or after clauses; chance: uniform in [0, 1)."""
+    return MARKS[bisect.bisect_right(_MARKS_CUMULATIVE, chance)]
 
 
 @dataclass(frozen=True)
@@ -64,17 +69,18 @@ class Words:
         in_clause = int(rng.integers(2, 8))
         sentences_left = int(rng.integers(2, 7))
         while length < characters:
-            for number in self._numbers(rng, (characters - length) // 2 + 1).tolist():
+            count = (characters - length) // 2 + 1
+            numbers = self._numbers(rng, count).tolist()
+            # A generator asked for one number at a time takes longer than all the rest.
+            for number, (numeral, paired, pair, mark_chance) in zip(
+                numbers, rng.random((count, 4)).tolist(), strict=True
+            ):
                 left = characters - length
                 # A full stop still has to fit behind the last word.
-                word = (
-                    self._numeral(rng)
-                    if parts and rng.random() < 0.04
-                    else self.words[min(int(number), len(self.words) - 1)]
-                )
-                if not label and left > len(word) + 8 and rng.random() < 0.04:
-                    pair = _PAIRS[min(int(np.searchsorted(_PAIRS_CUMULATIVE, rng.random())), len(_PAIRS) - 1)]
-                    word = f"{pair[0]}{word}{pair[1]}"
+                word = self._numeral(rng) if parts and numeral < 0.04 else self.words[min(number, len(self.words) - 1)]
+                if not label and left > len(word) + 8 and paired < 0.04:
+                    marks = _PAIRS[bisect.bisect_right(_PAIRS_CUMULATIVE, pair)]
+                    word = f"{marks[0]}{word}{marks[1]}"
                 parts.append(word)
                 length += len(word)
                 in_clause -= 1
@@ -83,7 +89,7 @@ class Words:
                 if label or in_clause or left < 6:
                     continue
                 in_clause = int(rng.integers(2, 8))
-                mark = MARKS[min(int(np.searchsorted(MARKS_CUMULATIVE, rng.random(), side="right")), len(MARKS) - 1)]
+                mark = mark_of(mark_chance)
                 parts.append(mark)
                 length += 1
                 if mark in "。！？":
