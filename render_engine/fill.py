@@ -101,7 +101,7 @@ class _Filler:
         self.canvas = Canvas()
         self.root: _Part | None = None
         self.lacking = False
-        """Whether a part that is no repetition and no heading was left out of the page itself."""
+        """Whether a part of the page itself was left out, or all that a heading stands over."""
         self.unused: dict[tuple[str, ...], list[str]] = {}
 
     def draw(self, node: Node, number: int) -> _Part:
@@ -253,6 +253,8 @@ class _Filler:
                 squeezed = -1
         while down and children and children[-1].node.slot in HEADS and len(children) < len(part.children):
             children.pop()  # what it speaks of is left out
+        if down and len(children) < len(part.children) and all(map(_is_head, children)):
+            self.lacking = True
         placed = []
         for at, (child, length) in enumerate(zip(children, given if children else (), strict=False)):
             if at and node.divider is not None:
