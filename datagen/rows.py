@@ -60,7 +60,7 @@ class Workshop:
             raise BadInput("texts: the files have changed since the run was planned, or differ on this machine")
         self.assets = Assets(plan.manifest.faces, PhotoStore(plan.photos.photos))
         self.licences = {photo.photo_id: photo.licence for photo in plan.photos.photos}
-        self._shard: tuple[int, tuple[FontFace, ...], PageDistribution] = (-1, (), PageDistribution())
+        self._choices: tuple[object, tuple[FontFace, ...], PageDistribution] = (None, (), PageDistribution())
 
     def sample(self, plan: GeneratePlan, address: Address) -> PageSpec:
         """What the page of this address will be."""
@@ -78,11 +78,12 @@ class Workshop:
 
     def _choices_of(self, plan: GeneratePlan, shard: int) -> tuple[tuple[FontFace, ...], PageDistribution]:
         """The faces of a shard, and the pages with its sizes."""
-        if self._shard[0] != shard:
+        of = (plan.seed, plan.recipe_hash, plan.pages, shard)  # one process may work on several runs
+        if self._choices[0] != of:
             rng = rng_for_shard(plan.seed, shard)
             faces = faces_of_shard(rng, plan.pages, plan.manifest.faces)
-            self._shard = (shard, faces, sizes_of_shard(rng, plan.pages))
-        return self._shard[1:]
+            self._choices = (of, faces, sizes_of_shard(rng, plan.pages))
+        return self._choices[1:]
 
 
 _workshops: dict[tuple[str, ...], Workshop] = {}

@@ -7,10 +7,12 @@ import pytest
 from pyarrow import parquet as pq
 from test_data_generate import folder, make_recipe  # noqa: F401 - `folder` is a fixture
 
+from datagen import rows
 from datagen.generate import generate
 from datagen.plan import GenerateRecipe, KeepAll, make_plan
 from datagen.recipes import bundled_recipes, load_recipe, recipe_hash
 from datagen.redraw import redraw
+from datagen.rows import sample_rows
 from fonts_manifest.errors import BadInput
 from render_engine.distribution import PageDistribution
 from render_engine.template import load_template
@@ -30,9 +32,9 @@ def test_rows_of_every_family_are_told_in_words_and_drawn_again(folder, tmp_path
     recipe = recipe_of(folder, families=FAMILIES)
     generate(recipe, recipe_hash(recipe), "", str(tmp_path), executor="serial", judge=KeepAll())
     (shard,) = (tmp_path / "data").glob("*.parquet")
-    rows = pq.read_table(shard).to_pylist()
+    stored_rows = pq.read_table(shard).to_pylist()
     families = set()
-    for number, row in enumerate(rows):
+    for number, row in enumerate(stored_rows):
         families.add(row["spec"].split('"family":"')[1].split('"')[0])
         assert "English" in row["caption"]
         assert " px large" in row["caption"]
@@ -41,6 +43,23 @@ def test_rows_of_every_family_are_told_in_words_and_drawn_again(folder, tmp_path
         stored, again = redraw(shard, number)
         assert np.array_equal(stored, again)
     assert families == set(FAMILIES)
+
+
+def test_two_runs_in_one_process_each_draw_what_they_would_alone(folder):  # noqa: F811
+    def pages(large: float, seed: int) -> list[str]:
+        bands = ({"low_px": large, "high_px": large, "weight": 1},)
+        recipe = recipe_of(folder, rows=3, families={"pure": 1.0}, difficulty=None, size_bands=bands)
+        plan = make_plan(recipe.model_copy(update={"seed": seed}), f"{large} {seed}", "")
+        return [repr(sampled.spec) for sampled in sample_rows(plan, plan.addresses())]
+
+    rows._workshops.clear()
+    first = pages(8, 0)
+    others = pages(12, 0), pages(8, 1)
+    rows._workshops.clear()
+    assert pages(8, 1) == others[1]
+    rows._workshops.clear()
+    assert pages(12, 0) == others[0]
+    assert len({tuple(first), *map(tuple, others)}) == 3
 
 
 def test_photographs_are_looked_for_only_where_pages_show_them(folder):  # noqa: F811
