@@ -5,7 +5,6 @@ lines, at our places, with their fonts opened before: they lay nothing out, meas
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -128,7 +127,7 @@ class Stream:
         assets, atlas = self.workshop.assets, self.workshop.assets.atlas
         pages, cold = 0, 0.0
         while pages < most_pages:
-            known, glyphs, seconds = atlas.count, 0, 0.0
+            known, glyphs, seconds = atlas.rasterised, 0, 0.0
             for spec in self.specs(WARM_UP_PAGES):
                 image_HW3 = ground(spec, assets)
                 start = time.process_time()
@@ -140,7 +139,7 @@ class Stream:
                 glyphs += assets.scratch.glyph_count
             pages += WARM_UP_PAGES
             cold = cold or glyphs / seconds
-            if atlas.count - known < MISSES_WHEN_WARM * glyphs:
+            if atlas.rasterised - known < MISSES_WHEN_WARM * glyphs:
                 break
         return pages, cold
 
@@ -193,9 +192,9 @@ def bench_render(recipe: GenerateRecipe, *, pages: int = 400, warm_up_pages: int
     small = Stream(plan, dense_pages(recipe.pages, 512))
     warmed, cold = small.warm_up(warm_up_pages)
     atlas = small.workshop.assets.atlas
-    known = atlas.count
+    known = atlas.rasterised
     stages, glyphs, dropped, specs = small.measure(pages)
-    new_glyphs = (atlas.count - known) / glyphs
+    new_glyphs = (atlas.rasterised - known) / glyphs
     large = Stream(plan, dense_pages(recipe.pages, 1024))
     large.workshop.assets = small.workshop.assets
     large.warm_up(WARM_UP_PAGES)
@@ -363,7 +362,9 @@ def draw_all(folder: str) -> None:
     for line in Path(folder, "specs.jsonl").read_text().splitlines():
         encode_png(render(spec_from_json(line), assets).image_HW3)
         first_page = first_page or time.time()
-    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Of this process alone: ru_maxrss would begin with that of the process it was forked from.
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    rss_mb = int(peak.split()[1]) / 1024
     print(json.dumps({"first_page": first_page, "rss_mb": rss_mb}))
 
 

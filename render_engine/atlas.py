@@ -35,6 +35,8 @@ class Atlas:
     def __init__(self, max_bytes: int = 96_000_000) -> None:
         self.max_bytes = max_bytes
         """The atlas starts afresh when a page finds it larger than this."""
+        self.rasterised = 0
+        """Bitmaps drawn by FreeType so far, those forgotten since included."""
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -103,6 +105,7 @@ class Atlas:
         _insert(keys, rows, self.table_keys, self.table_values)
         self.used_bytes = used_bytes
         self.count += len(keys)
+        self.rasterised += len(keys)
 
 
 def set_size(face: Face, size_26_6: int) -> None:
