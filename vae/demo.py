@@ -46,7 +46,7 @@ DOCUMENTS = {
 
 _MAX_DOCUMENT_BYTES = 20 << 20
 
-EVALUATED = {"synthetic": 24, "real text": 16, "photographs": 8}
+EVALUATED = {"synthetic": 18, "real text": 12, "photographs": 8}
 """Held-out crops of each source of the bundled recipe."""
 
 BASELINE = "untrained linear skip"
