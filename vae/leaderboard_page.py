@@ -40,7 +40,7 @@ def _tables(entries: Sequence[Entry], recipe: LeaderboardRecipe) -> str:
     parts = []
     for chosen in recipe.sets:
         rows = [cells(entry) for entry in entries if entry.set_name == chosen.name]
-        rows = [[cell if len(cell) < 80 else cell[:77] + "..." for cell in row] for row in rows]
+        rows = [[*row[:-1], row[-1] if len(row[-1]) < 8 else "see below"] for row in rows]
         used = [column for column in range(len(COLUMNS)) if any(row[column] for row in rows)]
         header = [COLUMNS[column] for column in used]
         column = COLUMNS.index("NED")
