@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO = 0
 
-.PHONY: help setup demo test test-slow lint format lock clean
+.PHONY: help setup demo test coverage test-slow lint format lock clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -28,11 +28,14 @@ $(INSTALLED): pyproject.toml requirements/lock.txt requirements/torch-cpu.txt re
 demo: $(INSTALLED) ## Fonts -> pictures -> judged shards -> trained VAE -> out/demo/report.html
 	@$(BIN)/glyphmill demo --out out/demo
 
-test: $(INSTALLED) ## Lint, types, floors, tests with coverage (under 10 minutes on 2 cores)
+test: $(INSTALLED) ## Lint, types, floors, tests (under 10 minutes on 2 cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2
+
+coverage: $(INSTALLED) ## The tests again with coverage (about twice the time)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
 test-slow: $(INSTALLED) ## The slow tests as well
