@@ -1,6 +1,5 @@
 """Copies: equal pictures, nearly equal ones, the same text again, and whatever stands in a benchmark."""
 
-import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -214,9 +213,3 @@ def _minhash(found: frozenset[str]) -> object:
     minhash = RMinHash(num_perm=_PERMUTATIONS, seed=1)
     minhash.update(sorted(found))
     return minhash
-
-
-def fingerprints_digest(fingerprints: Iterable[Fingerprint]) -> str:
-    """SHA-256 of the names and pictures of a benchmark."""
-    lines = sorted(f"{one.row_id} {one.pixels_sha256}\n" for one in fingerprints)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
