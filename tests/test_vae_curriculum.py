@@ -11,9 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from vae_runs import stripes, write_run
 
 from fonts_manifest.errors import BadInput
-from vae.curriculum import Curriculum, StageConfig, StagedFeed, bucket_shapes
-from vae.mixture import SourceConfig
+from vae.curriculum import Curriculum, StageConfig, bucket_shapes
+from vae.feed import StagedFeed
 from vae.schedule import Knots, Schedule, ever, value_at
+from vae.source import SourceConfig
 
 READ = TypeAdapter(Schedule)
 

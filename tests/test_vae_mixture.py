@@ -13,16 +13,10 @@ from hypothesis import strategies as st
 from vae_runs import stripes, write_run
 
 from fonts_manifest.errors import BadInput
-from vae.mixture import (
-    WINDOW_GROUPS,
-    Feed,
-    Mixture,
-    SourceConfig,
-    SourceReader,
-    held_out_pictures,
-    hold_out_key,
-    open_source,
-)
+from vae.feed import Feed, open_source
+from vae.mixture import Mixture
+from vae.source import Reader, SourceConfig, held_out_pictures, hold_out_key
+from vae.stored import WINDOW_GROUPS, StoredReader, StoredSource, open_stored
 
 FLAT = ((0, 1.0),)
 
@@ -113,34 +107,40 @@ def config(folder: Path, **changes: object) -> SourceConfig:
     return SourceConfig(name="s", run=str(folder), **changes)  # type: ignore[arg-type]
 
 
+def stored(folder: Path) -> StoredSource:
+    """Its rows for crops of 32 px, a fifth held out."""
+    return open_stored(config(folder), folder, [(32, 32)], 0.2)[0]
+
+
+def ids_of(reader: Reader, count: int) -> set[str]:
+    return {reader.fetch(n).row_id for n in range(count)}
+
+
 def test_rows_are_kept_ones_and_never_in_both_halves(run: Path) -> None:
     source = open_source(config(run), 32, 0.2)
     assert source.train_rows + source.held_out_rows == 50
-    ids = {False: set(), True: set()}
-    for held_out, groups in ((False, source.train), (True, source.held_out)):
-        reader = SourceReader(groups, 0, 0)
-        for g, group in enumerate(groups):
-            ids[held_out] |= {reader.picture(g, int(row))[0] for row in group.rows}
+    ids = {False: ids_of(source.reader(0, 0), source.train_rows)}
+    ids[True] = ids_of(source.held_out_reader(), source.held_out_rows)
     assert ids[True] == {f"r{i}" for i in range(50) if hold_out_key("synthetic", f"r{i}", None) < 0.2}
     assert ids[False] == {f"r{i}" for i in range(50)} - ids[True]
     assert 3 < len(ids[True]) < 20
 
 
 def test_every_epoch_holds_every_picture_once_in_another_order(run: Path) -> None:
-    source = open_source(config(run), 32, 0.2)
-    reader = SourceReader(source.train, 7, 0)
-    epochs = [[reader.fetch(n)[0] for n in range(e * reader.rows, (e + 1) * reader.rows)] for e in range(3)]
+    source = stored(run)
+    reader = StoredReader(source.train, 7, 0)
+    epochs = [[reader.fetch(n).row_id for n in range(e * reader.rows, (e + 1) * reader.rows)] for e in range(3)]
     assert all(Counter(epoch) == Counter(epochs[0]) for epoch in epochs)
     assert len(set(epochs[0])) == source.train_rows
     assert epochs[0] != epochs[1] != epochs[2]
-    assert [SourceReader(source.train, 7, 0).fetch(n)[0] for n in range(5)] == epochs[0][:5]
-    assert [SourceReader(source.train, 8, 0).fetch(n)[0] for n in range(5)] != epochs[0][:5]
-    assert [SourceReader(source.train, 7, 1).fetch(n)[0] for n in range(5)] != epochs[0][:5]
+    assert [StoredReader(source.train, 7, 0).fetch(n).row_id for n in range(5)] == epochs[0][:5]
+    assert [StoredReader(source.train, 8, 0).fetch(n).row_id for n in range(5)] != epochs[0][:5]
+    assert [StoredReader(source.train, 7, 1).fetch(n).row_id for n in range(5)] != epochs[0][:5]
 
 
 def test_rows_are_shuffled_within_windows_of_row_groups(run: Path) -> None:
-    source = open_source(config(run), 32, 0.2)
-    reader = SourceReader(source.train, 7, 0)
+    source = stored(run)
+    reader = StoredReader(source.train, 7, 0)
     groups = [reader.locate(n)[0] for n in range(reader.rows)]
     order = list(dict.fromkeys(groups))
     assert order != sorted(order)
@@ -152,13 +152,30 @@ def test_rows_are_shuffled_within_windows_of_row_groups(run: Path) -> None:
     assert groups[:rows_of_window] != sorted(groups[:rows_of_window], key=order.index)
 
 
+def test_rows_come_as_they_are_stored_when_not_shuffled(run: Path) -> None:
+    source = open_source(config(run, shuffle=False), 32, 0.2)
+    rows = [f"r{i}" for shard in range(3) for i in range(shard, 50, 3)]  # as `write_run` deals them out
+    expected = [row for row in rows if hold_out_key("synthetic", row, None) >= 0.2]
+    assert [source.reader(7, 0).fetch(n).row_id for n in range(len(expected))] == expected
+    assert source.reader(8, 0).fetch(len(expected) + 3).row_id == expected[3]  # every epoch alike
+
+
+def test_how_often_a_row_was_drawn_before_does_not_decide_whether_it_is_held_out() -> None:
+    assert hold_out_key("synthetic", "0123456789ab-4-17-0", None) == hold_out_key(
+        "synthetic", "0123456789ab-4-17-3", None
+    )
+    assert hold_out_key("synthetic", "0123456789ab-4-17-0", None) != hold_out_key(
+        "synthetic", "0123456789ab-4-18-0", None
+    )
+
+
 def test_a_picture_is_the_one_that_was_written(run: Path) -> None:
-    source = open_source(config(run), 32, 0.2)
-    reader = SourceReader(source.train, 0, 0)
+    source = stored(run)
+    reader = StoredReader(source.train, 0, 0)
     pictures = stripes(50, 32)
     for n in range(reader.rows):
-        row_id, image = reader.fetch(n)
-        np.testing.assert_array_equal(image, pictures[int(row_id[1:])])
+        picture = reader.fetch(n)
+        np.testing.assert_array_equal(picture.image_HW3, pictures[int(picture.row_id[1:])])
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
@@ -206,8 +223,7 @@ def test_pages_never_straddle(tmp_path: Path) -> None:
     origins = [f"book.pdf page {i // 5}" for i in range(40)]
     run = write_run(tmp_path / "real", stripes(40, 16), origins=origins)
     source = open_source(config(run), 16, 0.3)
-    reader = SourceReader(source.held_out, 0, 0)
-    held = {int(reader.picture(g, int(r))[0][1:]) for g, group in enumerate(source.held_out) for r in group.rows}
+    held = {int(row_id[1:]) for row_id in ids_of(source.held_out_reader(), source.held_out_rows)}
     assert held
     assert held == {i for i in range(40) if i // 5 in {h // 5 for h in held}}
 
@@ -261,7 +277,7 @@ def test_a_row_that_is_no_picture_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
     source = open_source(config(run), 16, 0.1)
     with pytest.raises(BadInput, match=r"00000000\.parquet: row r\d is no picture"):
-        SourceReader(source.train, 0, 0).fetch(0)
+        source.reader(0, 0).fetch(0)
 
 
 def test_a_checkpoint_knows_its_data(run: Path, tmp_path: Path) -> None:

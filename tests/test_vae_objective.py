@@ -14,10 +14,10 @@ from vae.alignment import alignment_terms, load_dinov2
 from vae.family import GSCConfig
 from vae.logs import read_metrics
 from vae.losses import LossConfig, gradient_l1, l1, mse
-from vae.mixture import SourceConfig
 from vae.objective import Objective
 from vae.perceptual import VGG_FILE, VGG16Features, load_lpips
 from vae.recipes import TrainRecipe
+from vae.source import SourceConfig
 from vae.train import train
 from vae.trainee import Reconstruction
 

@@ -11,10 +11,10 @@ from vae.cli import BUNDLED
 from vae.curriculum import StageConfig
 from vae.family import model_config
 from vae.losses import LossConfig
-from vae.mixture import SourceConfig
 from vae.optim import OptimConfig
 from vae.plan import draw_plan, plan_table
 from vae.recipes import TrainRecipe, training_hash
+from vae.source import SourceConfig
 
 RECIPE = TrainRecipe(
     kind="train",

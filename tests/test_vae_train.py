@@ -22,13 +22,14 @@ import vae.train
 from fonts_manifest.errors import BadInput
 from vae.checkpoint import latest_checkpoint
 from vae.family import GSCConfig
+from vae.feed import Feed
 from vae.logs import read_metrics, read_report
 from vae.losses import LossConfig
-from vae.mixture import Feed, SourceConfig
 from vae.model import GSCAutoencoder
 from vae.objective import Objective
 from vae.optim import MovingAverage, OptimConfig, build_optimizer, learning_rate
 from vae.recipes import MachineConfig, TrainRecipe
+from vae.source import SourceConfig
 from vae.train import train
 from vae.trainee import Trainee
 

@@ -14,8 +14,8 @@ import torch
 class Batch:
     """The pictures of one step, or the part of them that one rank works on."""
 
-    images_B3HW: torch.Tensor
-    """float32 sRGB in [-1, 1], contiguous."""
+    levels_B3HW: torch.Tensor
+    """uint8 sRGB, contiguous: a quarter of the bytes to move, turned into numbers where they are used."""
     source_ids: tuple[int, ...]
     """Index of each picture's source in the mixture."""
     row_ids: tuple[str, ...]
@@ -24,10 +24,20 @@ class Batch:
     quads_px: tuple[npt.NDArray[np.float32], ...] = ()
     """(L, 4, 2) corners of the lines known on each picture, in px of the crop, some of them outside; when asked for."""
 
+    @property
+    def images_B3HW(self) -> torch.Tensor:
+        """float32 sRGB in [-1, 1], contiguous; made anew at every call."""
+        return levels_to_unit_range(self.levels_B3HW)
+
 
 def to_unit_range(images_BHW3: npt.NDArray[np.uint8]) -> torch.Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]; 0 and 255 become exactly -1 and 1."""
-    return torch.from_numpy(images_BHW3).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+    return levels_to_unit_range(torch.from_numpy(images_BHW3).permute(0, 3, 1, 2)).contiguous()
+
+
+def levels_to_unit_range(levels_B3HW: torch.Tensor) -> torch.Tensor:
+    """uint8 to float32 in [-1, 1] on the same device; 0 and 255 become exactly -1 and 1."""
+    return levels_B3HW.float().div_(127.5).sub_(1.0)
 
 
 def to_uint8(images_B3HW: torch.Tensor) -> npt.NDArray[np.uint8]:

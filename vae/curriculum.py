@@ -1,4 +1,4 @@
-"""The stages of a run: which crops, how many and from where at every step, and the batches of all stages as one stream.
+"""The stages of a run: which crops, how many and from where at every step.
 
 Qwen-Image-VAE-2.0 report, section 4.3: resolution from 256 px to 2K at many aspect ratios, general images first, real
 text next, synthetic text last. What else changes over the steps (weights of losses, margins, learning rate) are
@@ -7,7 +7,6 @@ schedules of their own: `vae/schedule.py`.
 Legend: K sources, H W pixels, f the compression.
 """
 
-import copy
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from pydantic import Field
 
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
-from vae.batch import Batch, Shape
-from vae.mixture import Feed, Mixture, Source, SourceConfig, SourceReader, open_shapes
+from vae.batch import Shape
+from vae.mixture import Mixture
+from vae.source import SourceConfig
 
 
 class StageConfig(Config):
@@ -127,82 +127,3 @@ class Curriculum:
 
     def _part(self, step: int) -> _Part:
         return self._parts[bisect_right([part.start for part in self._parts], step) - 1]
-
-
-class StagedFeed:
-    """The batches of all stages: `batch(step)` is a function of (seed, step) and of the data.
-
-    A picture gives crops of every shape that fits into it and none of the others: pictures are never resized.
-    Raises BadInput when the processes do not divide a batch, or a source holds nothing for a shape.
-    """
-
-    def __init__(
-        self,
-        curriculum: Curriculum,
-        sources: Sequence[SourceConfig],
-        hold_out: float,
-        *,
-        with_quads: bool = False,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        """hold_out: share of the rows never trained on. with_quads: batches know the places of the lines too."""
-        for batch in curriculum.batches:
-            if batch % world:
-                raise BadInput(f"a batch of {batch} cannot be split among {world} processes")
-        self.curriculum = curriculum
-        self._rank, self._world, self._with_quads = rank, world, with_quads
-        opened = [open_shapes(source, curriculum.shapes, hold_out) for source in sources]
-        self._sources: dict[Shape, list[Source]] = {
-            shape: [source[i] for source in opened] for i, shape in enumerate(curriculum.shapes)
-        }
-        self._feeds: dict[Shape, Feed] = {}
-
-    @property
-    def sources(self) -> list[Source]:
-        """What each source holds for the first stage."""
-        return self._sources[self.curriculum.shapes[0]]
-
-    def alone(self) -> "StagedFeed":
-        """The same batches, whole, for one process."""
-        other = copy.copy(self)
-        other._rank, other._world, other._feeds = 0, 1, {}
-        return other
-
-    def batch(self, step: int) -> Batch:
-        """The crops of this rank at this step."""
-        shape = self.curriculum.shape_at(step)
-        if shape not in self._feeds:
-            self._feeds[shape] = self._open(shape)
-        return self._feeds[shape].batch(step)
-
-    def state(self, step: int) -> dict[str, object]:
-        """What a checkpoint keeps of the data: integers and digests."""
-        digests = {f"{h}x{w}": [source.digest for source in found] for (h, w), found in self._sources.items()}
-        counts = list(self.curriculum.counts_before(step))
-        return {"counts": counts, "seed": self.curriculum.seed, "digests": digests}
-
-    def check_state(self, step: int, state: dict[str, object]) -> None:
-        """Raises BadInput when a checkpoint of `step` was made from other data or another mixture."""
-        if state != self.state(step):
-            raise BadInput(
-                f"the checkpoint of step {step} was trained on other data or another mixture; "
-                "name another output folder, or bring the data back"
-            )
-
-    def _open(self, shape: Shape) -> Feed:
-        """A feed of crops of this shape. Where its rows are those of an open feed the readers are shared, so that a row
-        comes once an epoch whatever the shape, and is read through one cache."""
-        sources, seed = self._sources[shape], self.curriculum.seed
-        held = {
-            (i, digest): reader
-            for feed in self._feeds.values()
-            for i, (digest, reader) in enumerate(zip(feed.digests, feed.readers, strict=True))
-        }
-        readers = [
-            held.get((i, source.digest)) or SourceReader(source.train, seed, i, with_quads=self._with_quads)
-            for i, source in enumerate(sources)
-        ]
-        return Feed(
-            self.curriculum, sources, seed=seed, crop_px=shape, rank=self._rank, world=self._world, readers=readers
-        )

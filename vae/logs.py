@@ -16,7 +16,7 @@ import numpy as np
 
 from datagen.recipes import library_versions
 from fonts_manifest.errors import BadInput
-from vae.mixture import Source
+from vae.source import Source
 from vae.validation import HeldOut, Validation
 
 SHOWN = 4

@@ -10,9 +10,9 @@ from vae.curriculum import Curriculum, StageConfig
 from vae.distributed import Strategy
 from vae.family import GSCConfig
 from vae.losses import LossConfig
-from vae.mixture import SourceConfig
 from vae.optim import OptimConfig
 from vae.schedule import ever
+from vae.source import SourceConfig
 from vae.trainee import Trained
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from fonts_manifest.errors import BadInput
-from vae.batch import Batch
+from vae.batch import Batch, levels_to_unit_range
 from vae.checkpoint import Trained
-from vae.curriculum import StagedFeed
 from vae.distributed import Ranks, whole, without_exchange
+from vae.feed import StagedFeed
 from vae.guard import Guard
 from vae.objective import Objective
 from vae.optim import learning_rate
@@ -80,19 +80,20 @@ def train_step(run: Run, step: int, batch: Batch) -> dict[str, Any]:
         "lr": rate,
         "grad_norm": grad_norm,
         "pictures": terms_TB.shape[1],
-        "crop": list(batch.images_B3HW.shape[2:]),
+        "crop": list(batch.levels_B3HW.shape[2:]),
     }
 
 
 def _send_back(run: Run, step: int, batch: Batch) -> tuple[list[str], torch.Tensor]:
     """Leave the gradient of the mean loss in the parameters; names of the terms and their values (T, b)."""
-    count, parts = len(batch.images_B3HW), run.recipe.machine.accumulate
+    count, parts = len(batch.levels_B3HW), run.recipe.machine.accumulate
     if count % parts:
         raise BadInput(f"machine.accumulate {parts} does not divide the {count} pictures of a process")
     found: list[dict[str, torch.Tensor]] = []
-    for number, part in enumerate(batch.images_B3HW.chunk(parts)):
+    for number, part in enumerate(batch.levels_B3HW.chunk(parts)):
         quads_px = batch.quads_px[number * count // parts : (number + 1) * count // parts]
-        images = part.to(run.ranks.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        levels = part.to(run.ranks.device, non_blocking=True)
+        images = levels_to_unit_range(levels).contiguous(memory_format=torch.channels_last)
         with without_exchange(run.module, number < parts - 1):
             with run.autocast():
                 result = run.module(images)
@@ -120,7 +121,7 @@ def _by_source(feed: StagedFeed, step: int, names: list[str], terms_TB: torch.Te
 
 
 def _what_to_lower(run: Run, step: int, batch: Batch) -> str:
-    count, _, height, width = batch.images_B3HW.shape
+    count, _, height, width = batch.levels_B3HW.shape
     machine, left = run.recipe.machine, []
     at_once = count // machine.accumulate
     if at_once > 1:

@@ -24,9 +24,9 @@ from fonts_manifest.errors import BadInput
 from vae.batch import Batch
 from vae.blocks import ResBlock
 from vae.checkpoint import Trained, latest_checkpoint, load_checkpoint, save_checkpoint
-from vae.curriculum import StagedFeed
 from vae.distributed import Ranks, joined, parallel, whole
 from vae.family import build_model
+from vae.feed import StagedFeed
 from vae.guard import PATIENCE, Guard
 from vae.logs import SilentLog, TrainLog, TrainReport, describe, explained, read_report, write_report
 from vae.model import GSCAutoencoder

@@ -13,7 +13,7 @@ from datagen.ocr import Recognizer
 from fonts_manifest.errors import BadInput
 from vae.evaluate import MIN_CHARACTERS, Codec, Pictures, reconstruct
 from vae.metrics import page_text, psnr, reading_ned, ssim
-from vae.mixture import Source, held_out_pictures
+from vae.source import Source, held_out_pictures
 
 _EQUAL_DB = 100.0
 """Equal pictures have no finite PSNR; this stands above anything that 8 bits can differ by."""

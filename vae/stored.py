@@ -1,0 +1,292 @@
+"""Pictures stored in a finished run: which rows a source takes, and the n-th of them in an order of the seed.
+
+Philox permutes the row groups of an epoch, then the rows inside windows of row groups: the n-th picture of a source is
+a function of (seed, source, n), and each row group is read about once an epoch.
+
+Legend: H W pixels, L lines.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datagen.decode import ImageProblem
+from fonts_manifest.errors import BadInput
+from vae.batch import Shape
+from vae.source import Picture, SourceConfig, hold_out_key, hold_out_limit
+
+WINDOW_GROUPS = 4
+"""Row groups whose rows are shuffled together: 4 of 8 to 16 MiB are held in memory, each is read once an epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroupRows:
+    """The rows of one row group that a source uses."""
+
+    path: Path
+    group: int
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSource:
+    """The rows of a run that passed a source's filter, split into those for training and those held out (`Source`)."""
+
+    name: str
+    train: tuple[RowGroupRows, ...]
+    held_out: tuple[RowGroupRows, ...]
+    too_small: int
+    other_density: int
+    digest: str
+    """Of the row ids in order, held out ones marked."""
+    shuffle: bool = True
+
+    @property
+    def train_rows(self) -> int:
+        """Pictures to train on."""
+        return sum(len(group.rows) for group in self.train)
+
+    @property
+    def held_out_rows(self) -> int:
+        """Pictures never trained on."""
+        return sum(len(group.rows) for group in self.held_out)
+
+    def reader(self, seed: int, number: int, *, with_quads: bool = False) -> "StoredReader":
+        """The pictures to train on, epoch after epoch."""
+        return StoredReader(self.train, seed, number, with_quads=with_quads, shuffle=self.shuffle)
+
+    def held_out_reader(self) -> "StoredReader":
+        """The pictures held out, as they are stored."""
+        return StoredReader(self.held_out, 0, 0, shuffle=False)
+
+
+def open_stored(config: SourceConfig, run: Path, shapes: Sequence[Shape], hold_out: float) -> list[StoredSource]:
+    """Read the small columns of a finished run (no picture) and choose the rows from which each shape can be cropped.
+
+    hold_out: share of rows that are never trained on, 0 to 1; when it is above 0 at least one of the rows of the first
+    shape is held out, and what is held out there is held out from every shape.
+    Raises BadInput when there is no finished run, a shard is damaged, or nothing is left to train on.
+    """
+    columns = ["row_id", "source", "origin", "width", "height", "characters", "characters_per_mp"]
+    groups: list[_Group] = []
+    for path in _kept_files(run):
+        for number, table in enumerate(_read_groups(path, columns)):
+            ids, kinds, origins = (table[name].to_pylist() for name in ("row_id", "source", "origin"))
+            keys = np.array([hold_out_key(*row) for row in zip(kinds, ids, origins, strict=True)], np.float64)
+            wanted = np.ones(len(table), bool) if config.density is None else _of_density(table, config.density)
+            size_N2 = np.stack([_numbers(table, "height"), _numbers(table, "width")], axis=1)
+            groups.append(_Group(RowGroupRows(path, number, np.arange(len(table))), ids, keys, wanted, size_N2))
+    first = np.concatenate([g.keys[g.fitting(shapes[0]) & g.wanted] for g in groups]) if groups else np.empty(0)
+    limit = hold_out_limit(first, hold_out)
+    return [_fitting_rows(config, groups, shape, limit) for shape in shapes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What is known of the rows of a row group before any picture is read."""
+
+    place: RowGroupRows
+    ids: list[str]
+    keys: npt.NDArray[np.float64]
+    wanted: npt.NDArray[np.bool_]
+    size_N2: npt.NDArray[np.float64]
+
+    def fitting(self, shape: Shape) -> npt.NDArray[np.bool_]:
+        return np.all(self.size_N2 >= shape, axis=1)
+
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> tuple[RowGroupRows, ...]:
+        found = np.flatnonzero(chosen)
+        return (RowGroupRows(self.place.path, self.place.group, found),) if len(found) else ()
+
+
+def _fitting_rows(config: SourceConfig, groups: Sequence[_Group], shape: Shape, limit: float) -> StoredSource:
+    digest = hashlib.sha256()
+    train: list[RowGroupRows] = []
+    held_out: list[RowGroupRows] = []
+    too_small = other_density = 0
+    for group in groups:
+        large = group.fitting(shape)
+        chosen = large & group.wanted
+        too_small += int((~large).sum())
+        other_density += int((large & ~group.wanted).sum())
+        for row in np.flatnonzero(chosen):
+            digest.update(group.ids[row].encode() + (b"\n" if group.keys[row] >= limit else b" held out\n"))
+        train += group.rows(chosen & (group.keys >= limit))
+        held_out += group.rows(chosen & (group.keys < limit))
+    source = StoredSource(
+        name=config.name,
+        train=tuple(train),
+        held_out=tuple(held_out),
+        too_small=too_small,
+        other_density=other_density,
+        digest=digest.hexdigest(),
+        shuffle=config.shuffle,
+    )
+    if not source.train_rows:
+        size = f"{shape[0]} px" if shape[0] == shape[1] else f"{shape[1]}x{shape[0]} px"
+        raise BadInput(
+            f"source {config.name}: {config.run} has no rows to train on ({too_small} pictures are smaller than "
+            f"{size}, {other_density} have another text density, {source.held_out_rows} are held out)"
+        )
+    return source
+
+
+def _kept_files(run: Path) -> list[Path]:
+    manifest = run / "manifest.parquet"
+    if not manifest.is_file():
+        raise BadInput(
+            f"{run}: no finished run (manifest.parquet is missing); run the command that makes it to its end"
+        )
+    try:
+        table = pq.read_table(manifest, columns=["path", "keep"])
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{manifest}: damaged ({error})") from error
+    files = []
+    for name, keep in zip(table["path"].to_pylist(), table["keep"].to_pylist(), strict=True):
+        path = run / name
+        if not path.resolve().is_relative_to(run.resolve()):
+            raise BadInput(f"{manifest}: names a file outside the run folder ({name})")
+        if keep:
+            files.append(path)
+    return files
+
+
+def _read_groups(path: Path, columns: list[str]) -> Iterable[pa.Table]:
+    try:
+        with pq.ParquetFile(path) as file:
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{path}: cannot be read as a shard ({error})") from error
+
+
+def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
+    return np.array(table[name].to_pylist(), np.float64)
+
+
+def _of_density(table: pa.Table, wanted: Sequence[str]) -> npt.NDArray[np.bool_]:
+    from datagen.density import density_class  # brings OpenCV: only where it is asked for
+
+    pairs = zip(table["characters"].to_pylist(), table["characters_per_mp"].to_pylist(), strict=True)
+    return np.array([n is not None and density_class(n, per_mp) in wanted for n, per_mp in pairs], bool)
+
+
+class StoredReader:
+    """Pictures of a list of row groups by ordinal: epoch after epoch, each in an order of its own when shuffled."""
+
+    def __init__(
+        self,
+        groups: tuple[RowGroupRows, ...],
+        seed: int,
+        source: int,
+        *,
+        with_quads: bool = False,
+        shuffle: bool = True,
+    ) -> None:
+        self.groups = groups
+        self.seed = seed
+        self.source = source
+        self.with_quads = with_quads
+        self.shuffle = shuffle
+        self.sizes = np.array([len(group.rows) for group in groups], np.int64)
+        self.rows = int(self.sizes.sum())
+        self._epoch = functools.lru_cache(maxsize=2)(self._order_groups)
+        self._window = functools.lru_cache(maxsize=2)(self._order_rows)
+        self._pictures = functools.lru_cache(maxsize=WINDOW_GROUPS + 1)(self._read_group)
+        self._quads = functools.lru_cache(maxsize=WINDOW_GROUPS + 1)(self._read_quads)
+
+    def locate(self, ordinal: int) -> tuple[int, int]:
+        """Row group and row of the n-th picture."""
+        epoch, place = divmod(ordinal, self.rows)
+        _, ends = self._epoch(epoch)
+        window = int(np.searchsorted(ends, place, side="right"))
+        start = int(ends[window - 1]) if window else 0
+        group, row = self._window(epoch, window)[place - start]
+        return int(group), int(row)
+
+    def fetch(self, ordinal: int) -> Picture:
+        """The n-th picture. Raises BadInput when it cannot be decoded."""
+        group, row = self.locate(ordinal)
+        stored = self._pictures(group)
+        try:
+            image_HW3 = decode_picture(stored.picture(row))
+        except ImageProblem as error:
+            raise BadInput(f"{self.groups[group].path}: row {stored.ids[row]} is no picture: {error}") from error
+        return Picture(stored.ids[row], image_HW3, self._quads_of(group, row))
+
+    def _quads_of(self, group: int, row: int) -> npt.NDArray[np.float32]:
+        found = self._quads(group)[row] if self.with_quads else None
+        return np.array([line["quad_px"] for line in found or ()], np.float32).reshape(-1, 4, 2)
+
+    def _rng(self, *address: int) -> np.random.Generator:
+        return np.random.Generator(
+            np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(0, self.source, *address)))
+        )
+
+    def _order_groups(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The row groups in this epoch's order, and where each window of them ends."""
+        order = self._rng(epoch).permutation(len(self.groups)) if self.shuffle else np.arange(len(self.groups))
+        ends = np.cumsum(self.sizes[order])
+        last = np.append(np.arange(WINDOW_GROUPS, len(order), WINDOW_GROUPS), len(order)) - 1
+        return order, ends[last]
+
+    def _order_rows(self, epoch: int, window: int) -> npt.NDArray[np.int64]:
+        """(rows, 2) row group and row of every picture of a window."""
+        order, _ = self._epoch(epoch)
+        groups = order[window * WINDOW_GROUPS : (window + 1) * WINDOW_GROUPS]
+        pairs = np.concatenate(
+            [np.stack([np.full_like(self.groups[g].rows, g), self.groups[g].rows], axis=1) for g in groups]
+        )
+        return self._rng(epoch, window + 1).permutation(pairs) if self.shuffle else pairs
+
+    def _read_quads(self, group: int) -> list[list[dict[str, list[float]]] | None]:
+        return self._read_columns(group, ["lines.list.element.quad_px"])["lines"].to_pylist()
+
+    def _read_columns(self, group: int, columns: list[str]) -> pa.Table:
+        place = self.groups[group]
+        try:
+            with pq.ParquetFile(place.path) as file:
+                return file.read_row_group(place.group, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise BadInput(f"{place.path}: cannot be read as a shard ({error})") from error
+
+    def _read_group(self, group: int) -> "_Stored":
+        table = self._read_columns(group, ["row_id", "image.bytes"])
+        pictures = table["image"].combine_chunks().field("bytes")
+        _, offsets, data = pictures.buffers()
+        places = np.frombuffer(offsets, np.int32)[pictures.offset :][: len(pictures) + 1]
+        return _Stored(table["row_id"].to_pylist(), places, memoryview(data) if data else memoryview(b""))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A row group in memory. Its pictures are found by their places: a scalar of Arrow for each takes 95 us."""
+
+    ids: list[str]
+    places: npt.NDArray[np.int32]
+    data: memoryview
+
+    def picture(self, row: int) -> bytes:
+        """The file of one row."""
+        return self.data[self.places[row] : self.places[row + 1]].tobytes()
+
+
+def decode_picture(data: bytes) -> npt.NDArray[np.uint8]:
+    """Pixels (H, W, 3) of an image file; by ISA-L where it is installed (0.5 instead of 2 ms for 256 px), equal pixels.
+
+    Raises ImageProblem.
+    """
+    try:
+        from datagen.codec import decode_png
+    except ImportError:  # a training machine may lack the extra [data]
+        from datagen.decode import decode_image
+
+        return decode_image(data)
+    return decode_png(data)
