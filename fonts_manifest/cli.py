@@ -116,7 +116,7 @@ def check(
     from fonts_manifest.coverage import drawn_characters
 
     manifest, _ = _faces(places, system)
-    characters = dict.fromkeys(text.replace("\n", ""))
+    characters = dict.fromkeys("".join(text.splitlines()).replace("\t", " "))
     for face in manifest.faces:
         drawn = drawn_characters(face, characters)
         missing = "".join(character for character in characters if character not in drawn)

@@ -9,6 +9,7 @@ import numpy as np
 
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace
+from render_engine.controls import without_controls
 from render_engine.distribution import Language, PageDistribution, Photo, SizeBand, TextSource, between, pick
 from render_engine.drawable import nearest_drawing, undrawn, without
 from render_engine.emphasis import choose_runs, sibling
@@ -319,7 +320,7 @@ class PageChoices:
             characters = rows * (box_px[2] - box_px[0]) / (size_px * ADVANCE_EM[self.lang])
             # A tenth more: short last lines of paragraphs take room without filling it.
             text = self.texts.draw(self.rng, self.lang, int(np.clip(characters * 1.1 + 10, 4, MAX_CHARACTERS)))
-        face_ids, text = self.drawable(face_ids, text)
+        face_ids, text = self.drawable(face_ids, without_controls(text))
         runs: tuple[TextRun, ...] = ()
         if role in ("paragraph", "list") and self.habits.random() < self.pages.emphasis:
             runs = choose_runs(self.habits, text, self.emphasised(face_ids))

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import freetype
+import numpy as np
+import numpy.typing as npt
 import uharfbuzz as hb
 
 from fonts_manifest.coverage import draws, gb2312_level_1, open_freetype
@@ -70,6 +72,8 @@ class Face:
     kerns_blanks: bool
     """Some pair of an ASCII character and a blank is kerned: words may not be shaped apart."""
     _drawn: dict[int, bool] = field(default_factory=dict)
+    _inked: npt.NDArray[np.int8] = field(default_factory=lambda: np.full(1 << 16, -1, np.int8))
+    """By glyph: 1 with an outline, 0 without, -1 not known yet."""
 
     @property
     def handle(self) -> Any:
@@ -83,6 +87,24 @@ class Face:
             known = code in known_codes(self.font.scripts)
             drawn = self._drawn[code] = known or (code in self.mapped and draws(self.freetype_face, code))
         return drawn
+
+    def inked(self, glyphs: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        """(glyphs,) whether each has ink, glyph 0 never; 5 us for a glyph that is asked for the first time."""
+        found = self._inked[glyphs]
+        if (found < 0).any():
+            for glyph in np.unique(glyphs[found < 0]).tolist():
+                left, right = self.ink_span(glyph)
+                self._inked[glyph] = glyph != 0 and left < right
+            found = self._inked[glyphs]
+        return found == 1
+
+    def ink_span(self, glyph: int) -> tuple[int, int]:
+        """Left and right edge of a glyph's ink from its pen, in 1 / EM of an em; equal when it has none."""
+        extents = self.shaper.get_glyph_extents(glyph)
+        if extents is None or not extents.width or not extents.height:
+            return 0, 0
+        left = extents.x_bearing * EM // self.units_per_em
+        return left, left + extents.width * EM // self.units_per_em
 
 
 def open_face(font: FontFace) -> Face:

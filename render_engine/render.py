@@ -13,6 +13,7 @@ from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace
 from render_engine.atlas import LCD, Atlas
 from render_engine.compose import draw_glyphs
+from render_engine.controls import plain_texts
 from render_engine.degrade import degrade
 from render_engine.effects import draw_plates, draw_under, draw_underlines, underlines
 from render_engine.face import Face, open_face
@@ -99,6 +100,7 @@ def render(spec: PageSpec, assets: Assets, *, glyph_boxes: bool = False) -> Rend
     Raises RenderError with its label when the page cannot be drawn as specified; nothing is ever drawn as a box.
     """
     check(spec)
+    spec = plain_texts(spec)
     scratch = lay_out(spec, assets)
     image_HW3 = ground(spec, assets)
     if spec.blocks and scratch.line_count == 0:

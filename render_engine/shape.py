@@ -21,6 +21,7 @@ import uharfbuzz as hb
 
 from render_engine.breaking import break_properties
 from render_engine.face import EM, Face, is_ignorable, known_codes
+from render_engine.inkless import keeps_ink
 from render_engine.lexicon import LINE_FEED, UNKNOWN, WORD, enter_words, find_words
 from render_engine.spec import RenderError
 
@@ -66,8 +67,8 @@ the line must not be broken before the glyph (HarfBuzz would shape the parts oth
 class FontStack:
     """Faces in order of preference for one language, and all that was ever shaped with them.
 
-    Raises RenderError("missing_glyph") for a character that no face draws, RenderError("right_to_left") for scripts
-    that run so.
+    A word in which a face substitutes letters by nothing is set in the next one. Raises RenderError("missing_glyph")
+    for a character that no face draws, RenderError("right_to_left") for scripts that run so.
     """
 
     def __init__(self, faces: tuple[Face, ...], language: str, *, divides_words: bool = False) -> None:
@@ -147,6 +148,10 @@ class FontStack:
         plain = [word for word in words if latin and word.isascii() and word.isprintable()]
         others = [word for word in words if not (latin and word.isascii() and word.isprintable())]
         parts = [self._shape_apart(plain, 0, "Latn")] if plain else []
+        if plain and (lost := self._without_ink(plain, *parts[0])):
+            others += [plain[at] for at in lost]
+            plain = [word for at, word in enumerate(plain) if at not in lost]
+            parts = [self._shape_apart(plain, 0, "Latn")] if plain else []
         parts += [self._shape_runs(word) for word in others]
         rows = np.concatenate([rows for rows, _ in parts])
         counts = np.concatenate([counts for _, counts in parts])
@@ -180,11 +185,15 @@ class FontStack:
             groups.setdefault((slot, self._script(code)), []).append(chr(code))
         for (slot, script), characters in groups.items():
             rows, counts = self._shape_apart(characters, slot, script)
-            # A character that its face spells with several glyphs, or moves, is a word.
+            nominal = self.faces[slot].shaper.get_nominal_glyph
+            # A character that its face spells with several glyphs, moves, or makes vanish, is a word.
             at = 0
             for character, count in zip(characters, counts.tolist(), strict=True):
                 reference, _, advance, x, y, _ = rows[at].tolist() if count else (0, 0, 0, 0, 0, 0)
                 alone = count == 1 and x == y == 0
+                # A glyph of its own was looked at before; the others are few.
+                if alone and reference & 0xFFFF != nominal(ord(character)):
+                    alone = keeps_ink(self.faces[slot], character, rows[at : at + 1])
                 self.singles[ord(character)] = (reference, advance) if alone else (WORD, 0)
                 if alone:
                     self._measure_mark(character, reference, advance)
@@ -208,8 +217,7 @@ class FontStack:
 
     def hyphen(self) -> tuple[int, int]:
         """(glyph reference, advance) of the hyphen that divides a word."""
-        slot = self._slot_of["-"]
-        rows, _ = self._shape_apart(["-"], slot, "Latn")
+        rows, _ = self._shape_runs("-")
         return int(rows[0, 0]), int(rows[0, 2])
 
     def _script(self, code: int) -> str:
@@ -247,9 +255,6 @@ class FontStack:
             rows[:, 3] = _in_em(np.array(x_offsets)[own], face.units_per_em)
             rows[:, 4] = _in_em(np.array(y_offsets)[own], face.units_per_em)
         counts = np.bincount(part[own], minlength=len(texts))
-        if not glyphs[own].all():
-            bad = texts[part[own[glyphs[own] == 0][0]]]
-            raise RenderError("missing_glyph", f"{face.font.family} shapes {bad!r} with .notdef")
         for at, text in enumerate(texts):
             plain = text.isalnum() or len(text) == 1 or PLAIN_WORD.fullmatch(text)
             if self._divides_words or not plain:
@@ -258,6 +263,14 @@ class FontStack:
                     rows[row, 5] = int(infos[own[row]].flags) & 1
         return rows, counts
 
+    def _without_ink(self, texts: Sequence[str], rows: GlyphRows, counts: npt.NDArray[np.int64]) -> list[int]:
+        """Which of the texts, shaped with the first face, have letters that do not show."""
+        face = self.faces[0]
+        if face.inked(rows[:, 0] & 0xFFFF).all():
+            return []
+        parts = np.split(rows, np.cumsum(counts)[:-1])
+        return [at for at, text in enumerate(texts) if not keeps_ink(face, text, parts[at])]
+
     def _shape_runs(self, word: str) -> tuple[GlyphRows, npt.NDArray[np.int64]]:
         """(rows, (their number,)) of a word of any characters from any faces of the stack."""
         latin = self.language == "en" or any(map(_is_narrow_letter, word))
@@ -265,7 +278,7 @@ class FontStack:
         for first, last, slot in self._runs(word, latin):
             part = word[first:last]
             quoted = not QUOTES.isdisjoint(part)
-            own = self._shape(part, slot, {"pwid": True} if latin and quoted else {})
+            own = self._shape_with_ink(part, slot, {"pwid": True} if latin and quoted else {})
             for row in own if quoted else ():
                 character = part[row[1]]
                 if character in QUOTES and latin:
@@ -318,6 +331,19 @@ class FontStack:
             self._slot_of[character]  # refuses scripts from right to left
         return self._slot_of.common(cluster)
 
+    def _shape_with_ink(self, text: str, slot: int, features: dict[str, bool]) -> GlyphRows:
+        """Rows of a text in the face of that slot, or in the first behind it that shows every character."""
+        visible = [code for code in map(ord, text) if not is_ignorable(code)]
+        for at in range(slot, len(self.faces)):
+            if at == slot or all(map(self.faces[at].draws, visible)):
+                rows = self._shape(text, at, features)
+                if keeps_ink(self.faces[at], text, rows):
+                    return rows
+        family = self.faces[slot].font.family
+        raise RenderError(
+            "missing_glyph", f"{family} shapes {text!r} with .notdef or empty glyphs, and so do the others"
+        )
+
     def _shape(self, text: str, slot: int, features: dict[str, bool]) -> GlyphRows:
         """Rows of a text by itself, in one face."""
         face, buffer = self.faces[slot], self._buffer
@@ -330,8 +356,6 @@ class FontStack:
         hb.shape(face.shaper, buffer, features)
         rows = []
         for info, position in zip(buffer.glyph_infos, buffer.glyph_positions, strict=True):
-            if info.codepoint == 0:
-                raise RenderError("missing_glyph", f"{face.font.family} shapes {text!r} with .notdef")
             x_offset, y_offset, x_advance, _ = position.position
             moves = _in_em(np.array((x_advance, x_offset, y_offset)), face.units_per_em).tolist()
             rows.append((slot << SLOT_SHIFT | info.codepoint, info.cluster, *moves, int(info.flags) & 1))

@@ -181,7 +181,8 @@ class TextBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A run of paragraphs set in one box; what does not fit the box is not drawn (never cut inside a line)."""
 
     text: str
-    """NFC text; paragraphs are separated by a line feed."""
+    """NFC text; paragraphs are separated by a line feed. Other controls are drawn as `controls.without_controls` says:
+    tabs as blanks, line ends of every kind as line feeds, the rest not at all."""
     lang: Literal["en", "zh", "mixed"]
     box_px: Box
     face_ids: tuple[str, ...]
