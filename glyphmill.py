@@ -82,3 +82,7 @@ def show_recipe(
 def main() -> None:
     """The console script."""
     run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -60,13 +60,25 @@ def test_pictures_of_different_sizes_are_no_set(photographs: Path, tmp_path: Pat
         Image.new("RGB", (side, 64)).save(tmp_path / f"{side}.png")
     with pytest.raises(BadInput, match=r"these differ: 128x64 .*64x64 .*give size_px"):
         write_set(SetConfig(name="s", place=str(tmp_path)), tmp_path / "out")
+    Image.new("RGB", (64, 64)).save(tmp_path / "128.webp")
+    with pytest.raises(BadInput, match=r"two pictures of the set would be called 128\.png"):
+        write_set(SetConfig(name="s", place=str(tmp_path), size_px=64), tmp_path / "out")
     with pytest.raises(BadInput, match="no picture that can be used"):
         write_set(SetConfig(name="s", place=str(photographs / "broken.png"), size_px=64), tmp_path / "out")
 
 
 def test_codecs_are_scored_and_a_missing_one_has_its_reason(photographs: Path, tmp_path: Path) -> None:
     recipe = make_recipe(photographs)
-    entries = run_leaderboard(recipe, tmp_path)
+    lines, stages = [], set()
+
+    def progress(stage: str, done: int, total: int, counts: object) -> None:
+        stages.add(stage)
+        if stage == "codecs" and done:
+            lines.append((tmp_path / "leaderboard.csv").read_text(encoding="utf-8").count("\n"))
+
+    entries = run_leaderboard(recipe, tmp_path, progress)
+    assert lines == [2, 3, 4], "the header and what is known so far"
+    assert "DCT, small: pixels" in stages
     assert [entry.codec for entry in entries] == ["JPEG", "DCT", "FLUX"]
     assert "FLUX" in entries[2].problem
     assert "config.json" in entries[2].problem

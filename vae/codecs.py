@@ -44,6 +44,7 @@ DiffusersClass = Literal[
     "AutoencoderKLHunyuanVideo",
     "AutoencoderKLHunyuanVideo15",
     "AutoencoderKLLTXVideo",
+    "AutoencoderKLLTX2Video",
     "AutoencoderKLMagvit",
     "AutoencoderKLMochi",
     "AutoencoderKLQwenImage",
@@ -63,6 +64,7 @@ OF_VIDEO = frozenset(
         "AutoencoderKLHunyuanVideo",
         "AutoencoderKLHunyuanVideo15",
         "AutoencoderKLLTXVideo",
+        "AutoencoderKLLTX2Video",
         "AutoencoderKLMagvit",
         "AutoencoderKLMochi",
         "AutoencoderKLQwenImage",
@@ -71,6 +73,9 @@ OF_VIDEO = frozenset(
     }
 )
 """Take (B, 3, frames, H, W): a picture is one frame."""
+
+ONE_BY_ONE = frozenset({"AutoencoderKLHunyuanVideo15"})
+"""Cannot take several pictures: its attention mask (diffusers 0.42.1) has the batch where the heads stand."""
 
 
 class GlyphmillCodec(Config):
@@ -192,7 +197,9 @@ def _load_diffusers(config: DiffusersCodec) -> nn.Module:
     if not (config.path / "config.json").is_file():
         raise BadInput(f"{config.name}: {config.path} holds no config.json; name the folder of the autoencoder itself")
     try:
-        model = getattr(diffusers, config.class_name).from_pretrained(config.path, local_files_only=True)
+        model = getattr(diffusers, config.class_name).from_pretrained(
+            config.path, torch_dtype=getattr(torch, config.dtype), local_files_only=True
+        )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise BadInput(f"{config.name}: {config.path} cannot be read as {config.class_name} ({error})") from error
     return model
@@ -267,8 +274,9 @@ def _vavae_widths(weights: Mapping[str, torch.Tensor]) -> list[int]:
 
 def _network(model: Any, device: str, dtype: torch.dtype, class_name: str = "") -> Codec:
     """Encoder and decoder as diffusers has them, for pictures in [-1, 1]; AutoencoderRAE takes and gives [0, 1]."""
-    model.eval().requires_grad_(False).to(device, dtype)
+    model.eval().requires_grad_(False).to(device)
     video = class_name in OF_VIDEO
+    at_once = 1 if class_name in ONE_BY_ONE else None
     from_zero = class_name == "AutoencoderRAE"
     opaque = model.config.get("in_channels") == 4  # red, green, blue and alpha: Qwen-Image-2.1
 
@@ -289,8 +297,8 @@ def _network(model: Any, device: str, dtype: torch.dtype, class_name: str = "") 
     @torch.no_grad()
     def reconstruct(pictures_BHW3: Pictures) -> Pictures:
         image_B3HW = to_unit_range(pictures_BHW3).to(device, dtype)
-        output_B3HW = decode(encode(image_B3HW))[..., : image_B3HW.shape[2], : image_B3HW.shape[3]]
-        return to_uint8(output_B3HW.float().cpu())
+        output_B3HW = torch.cat([decode(encode(part)) for part in image_B3HW.split(at_once or len(image_B3HW))])
+        return to_uint8(output_B3HW[..., : image_B3HW.shape[2], : image_B3HW.shape[3]].float().cpu())
 
     @torch.no_grad()
     def facts(size_px: int) -> CodecFacts:

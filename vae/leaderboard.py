@@ -70,6 +70,8 @@ class LeaderboardRecipe(Config):
     """Who reads for NED."""
     second_reader: Literal["auto", "none", "rapidocr", "paddleocr", "torch", "tesseract"] = "auto"
     """Another engine beside it; auto: tesseract where it is installed."""
+    fast: bool = False
+    """Read about twice as fast; texts differ a little, so such figures are compared among themselves alone."""
     vgg_weights: Path | None = None
     """Of LPIPS: torchvision's vgg16 file; without it, where torch keeps what it has loaded before."""
     inception_weights: Path | None = None
@@ -99,6 +101,7 @@ class Entry:
 def run_leaderboard(recipe: LeaderboardRecipe, out: Path, progress: ProgressReport = silent) -> list[Entry]:
     """Reconstruct, score and write the tables into `out`; one entry for each codec on each set, in their order.
 
+    The tables are written anew after every entry, so that a run that takes hours can be looked at.
     A codec that cannot be opened or fails has its reason in the table, the others go on. Raises BadInput for a set
     without pictures and for readers or weights that cannot be opened.
     """
@@ -109,13 +112,14 @@ def run_leaderboard(recipe: LeaderboardRecipe, out: Path, progress: ProgressRepo
     progress("sets", len(recipe.sets), len(recipe.sets), {})
     entries = []
     total = len(recipe.codecs) * len(recipe.sets)
+    progress("codecs", 0, total, {})
     for config in recipe.codecs:
         for chosen, entry in _reconstruct_all(config, recipe, out):
             if not entry.problem:
-                _score(entry, config, chosen, recipe, out)
+                _score(entry, config, chosen, recipe, out, progress)
             entries.append(entry)
+            write_tables(entries, out)
             progress("codecs", len(entries), total, {})
-    write_tables(entries, out)
     return entries
 
 
@@ -132,6 +136,8 @@ def write_set(chosen: SetConfig, folder: Path) -> None:
     for name, image_HW3 in _pictures_of(chosen):
         picture_HW3 = _cut(image_HW3, chosen.size_px)
         shapes.setdefault(picture_HW3.shape, name)
+        if (folder / f"{name}.png").is_file():
+            raise BadInput(f"{chosen.place}: two pictures of the set would be called {name}.png; rename one of them")
         if len(shapes) > 1:
             sizes = ", ".join(f"{shape[1]}x{shape[0]} ({example})" for shape, example in shapes.items())
             raise BadInput(f"{chosen.place}: pictures of a set have one size, these differ: {sizes}; give size_px")
@@ -242,14 +248,21 @@ def _padded(pictures_BHW3: Pictures, multiple: int) -> Pictures:
     return np.stack([cv2.copyMakeBorder(p, 0, below, 0, right, cv2.BORDER_REPLICATE) for p in pictures_BHW3])
 
 
-def _score(entry: Entry, config: CodecConfig, chosen: SetConfig, recipe: LeaderboardRecipe, out: Path) -> None:
+def _score(
+    entry: Entry,
+    config: CodecConfig,
+    chosen: SetConfig,
+    recipe: LeaderboardRecipe,
+    out: Path,
+    progress: ProgressReport,
+) -> None:
     vgg, inception = find_weights(recipe.vgg_weights, recipe.inception_weights)
     made = config.path / chosen.name if isinstance(config, FolderCodec) else None
     readings = out / "readings" / f"{chosen.name}.jsonl"
     readings.parent.mkdir(parents=True, exist_ok=True)
     choice = ScoreChoice(
         mode="all" if chosen.text else "pixel",
-        reader=ReaderChoice(name=recipe.reader),
+        reader=ReaderChoice(name=recipe.reader, device=recipe.device, fast=recipe.fast),
         second=choose_second(recipe.second_reader, recipe.reader) if chosen.text else None,
         pixels=PixelChoice(vgg_weights=vgg, inception_weights=inception, device=recipe.device),
         batch=recipe.batch,
@@ -257,7 +270,11 @@ def _score(entry: Entry, config: CodecConfig, chosen: SetConfig, recipe: Leaderb
     )
     outputs = made or out / "reconstructed" / entry.codec / chosen.name
     entry.report = score_folders(
-        out / "sets" / chosen.name, outputs, out / "scores" / entry.codec / chosen.name, choice
+        out / "sets" / chosen.name,
+        outputs,
+        out / "scores" / entry.codec / chosen.name,
+        choice,
+        lambda stage, done, total, counts: progress(f"{entry.codec}, {chosen.name}: {stage}", done, total, counts),
     )
 
 

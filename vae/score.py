@@ -7,7 +7,7 @@ figures by language and category, the mended reading order, a second reader. See
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rapidfuzz.distance import Levenshtein
 
 from datagen.apart import Died
 from datagen.lines import reading_order
+from datagen.progress import ProgressReport, silent
 from datagen.reading import PageReading, ReaderChoice, read_files
 from fonts_manifest.errors import BadInput
 from vae.fid import WEIGHTS_FILE, frechet_distance
@@ -28,15 +29,12 @@ from vae.perceptual import VGG_FILE
 from vae.pixels import PixelScore, score_pairs, unpack_features
 from vae.scorecard import PairScore, Report, ScoreChoice, summarise, write_report
 
-Progress = Callable[[str, int, int, Mapping[str, int | str]], None]
-
-
 def score_folders(
     targets: Path,
     outputs: Path,
     out: Path,
     choice: ScoreChoice,
-    progress: Progress = lambda stage, done, total, counts: None,
+    progress: ProgressReport = silent,
 ) -> Report:
     """Compare the reconstructions in `outputs` with the originals in `targets`; write results and details into `out`.
 
@@ -68,7 +66,7 @@ def _measure_pixels(
     keys: Mapping[Path, str],
     journal: Journal,
     choice: ScoreChoice,
-    progress: Progress,
+    progress: ProgressReport,
 ) -> float | None:
     """Fills in the pixel metrics; returns FID, None without weights or with fewer than two pairs."""
     setup = json.dumps([_identity(choice.pixels.vgg_weights), _identity(choice.pixels.inception_weights)])
@@ -107,7 +105,7 @@ def _measure_ned(
     journal: Journal,
     choice: ScoreChoice,
     readers: dict[str, str],
-    progress: Progress,
+    progress: ProgressReport,
 ) -> dict[str, Any]:
     """Fills in the NEDs; returns what ned_details.json holds."""
     details = []
@@ -147,7 +145,7 @@ def _read_all(
     reader: ReaderChoice,
     processes: int,
     stage: str,
-    progress: Progress,
+    progress: ProgressReport,
 ) -> tuple[dict[str, PageReading], dict[str, str]]:
     """Content key -> what is read on it, and content key -> why nothing could be. Equal files are read once."""
     setup = json.dumps(dataclasses.asdict(reader))
