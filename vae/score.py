@@ -29,6 +29,7 @@ from vae.perceptual import VGG_FILE
 from vae.pixels import PixelScore, score_pairs, unpack_features
 from vae.scorecard import PairScore, Report, ScoreChoice, summarise, write_report
 
+
 def score_folders(
     targets: Path,
     outputs: Path,
