@@ -51,11 +51,15 @@ def recipe_class(kind: str) -> type[Config]:
             from vae.generator import ProbeRecipe
 
             return ProbeRecipe
+        case "ablate":
+            from vae.ablate import AblationRecipe
+
+            return AblationRecipe
         case "leaderboard":
             from vae.leaderboard import LeaderboardRecipe
 
             return LeaderboardRecipe
-    kinds = "generate, filter, train, tokenbench, probe or leaderboard"
+    kinds = "generate, filter, train, ablate, tokenbench, probe or leaderboard"
     raise BadInput(f"kind: {kind!r} is no kind of recipe; it is {kinds}")
 
 

@@ -94,7 +94,11 @@ def ingest_recipe(places: Sequence[str], licence: str, settings: Sequence[str] =
     Raises BadInput for a setting that there is not.
     """
     raw: dict[str, Any] = {"places": [{"place": place, "licence": licence} for place in places]}
-    config = override(raw, settings, IngestConfig)
+    return keep_all(override(raw, settings, IngestConfig))
+
+
+def keep_all(config: IngestConfig) -> FilterRecipe:
+    """The recipe that keeps every picture of these files that can be decoded, unread."""
     return FilterRecipe(input=config, rules=dict.fromkeys(DEFAULT_RULES, ""), read_kept=False, duplicates=None)
 
 

@@ -94,6 +94,26 @@ def plan(
 
 
 @app.command(rich_help_panel="Train and judge")
+def ablate(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a .yaml file: pictures, variants, seeds.")],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs; the same command goes on with what is in it.")] = Path(
+        "out/ablation"
+    ),
+) -> None:
+    """Train variants of one recipe from equal seeds on equal pictures; tables and a plot of their figures by step."""
+    from datagen.progress import show_progress
+    from datagen.recipes import find_recipe, load_recipe
+    from vae.ablate import AblationRecipe, run_ablation
+
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), AblationRecipe, overrides or [])
+    with show_progress() as progress:
+        run_ablation(loaded, out, progress)
+    typer.echo((out / "ablation.md").read_text(encoding="utf-8"))
+    typer.echo(str(out / "ablation.png"))
+
+
+@app.command(rich_help_panel="Train and judge")
 def reconstruct(
     vae: Annotated[Path, typer.Option(help="Folder of a saved model.")],
     images: Annotated[str, typer.Option(help="A picture, a folder of pictures, or a glob.")],
