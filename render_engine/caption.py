@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from render_engine.spec import RGB, FilledBox, GradientGround, PageSpec, PhotoCrop, PlainGround, RenderedLine
+from render_engine.colours import colour_name
+from render_engine.spec import FilledBox, GradientGround, PageSpec, PhotoCrop, PlainGround, RenderedLine
 from render_engine.template import load_template
 from render_engine.warp import project
 
@@ -72,7 +73,7 @@ def _text(spec: PageSpec, lines: Sequence[RenderedLine]) -> str:
     sizes = [line.size_px for line in lines] or _seen_sizes(spec)
     low, high = f"{min(sizes):.3g}", f"{max(sizes):.3g}"
     span = f"{low} px" if low == high else f"{low} to {high} px"
-    inks = collections.Counter(_colour(part.ink_rgb) for part in (lines or spec.blocks))
+    inks = collections.Counter(colour_name(part.ink_rgb) for part in (lines or spec.blocks))
     ink = min(inks, key=lambda name: (-inks[name], name))
     count = len({line.block for line in lines}) or len(spec.blocks)
     blocks = f"in {_number(count)} blocks" if count > 1 else "in one block"
@@ -144,11 +145,11 @@ def _ground(spec: PageSpec) -> str:
     if isinstance(background, PhotoCrop):
         return "a photograph"
     if isinstance(background, PlainGround):
-        return f"{_article(_colour(background.rgb))} ground"
+        return f"{_article(colour_name(background.rgb))} ground"
     if isinstance(background, GradientGround):
-        first, last = _colour(background.start_rgb), _colour(background.end_rgb)
+        first, last = colour_name(background.start_rgb), colour_name(background.end_rgb)
         return f"{_article(first)} ground" if first == last else f"a ground from {first} to {last}"
-    return f"{_article(_colour(background.rgb))} paper ground"
+    return f"{_article(colour_name(background.rgb))} paper ground"
 
 
 def _article(words: str) -> str:
@@ -157,26 +158,3 @@ def _article(words: str) -> str:
 
 def _number(count: int) -> str:
     return NUMBERS[count] if count < len(NUMBERS) else str(count)
-
-
-def _colour(rgb: RGB) -> str:
-    """The plain name of a colour: by its lightness when it is grey, else by its hue in steps of a painter's wheel."""
-    red, green, blue = rgb
-    most, least = max(rgb), min(rgb)
-    spread = most - least
-    if spread < 28 or most < 45:
-        for limit, name in ((48, "nearly black"), (110, "dark grey"), (180, "grey"), (228, "light grey")):
-            if most < limit:
-                return name
-        return "white" if least >= 240 else "off-white"
-    if most == red:
-        hue = 60 * (green - blue) / spread % 360
-    elif most == green:
-        hue = 60 * (blue - red) / spread + 120
-    else:
-        hue = 60 * (red - green) / spread + 240
-    names = ((15, "red"), (42, "orange"), (68, "yellow"), (165, "green"), (195, "turquoise"), (258, "blue"))
-    name = next((name for limit, name in (*names, (295, "purple"), (345, "pink")) if hue < limit), "red")
-    if least > 170:
-        return f"pale {name}"
-    return f"dark {name}" if most < 120 else name

@@ -261,7 +261,7 @@ def test_a_difficulty_and_bands_of_ones_own_exclude_each_other():
 
 def test_a_caption_says_what_where_how_large_and_in_which_language():
     spec = plain_page("字", NOTO, 12, background=(255, 255, 255), ink_rgb=(0, 0, 0))
-    assert caption(spec) == ("Text in Chinese on a white ground. The text is 12 px large, nearly black, in one block.")
+    assert caption(spec) == ("Text in Chinese on a white ground. The text is 12 px large, black, in one block.")
     damaged = msgspec.structs.replace(spec, degradation=Degradation(jpeg_quality=40))
     assert caption(damaged).endswith(" It was JPEG of quality 40.")
     titled = with_block(spec, role="title", text="春天\n来了")
