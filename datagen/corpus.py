@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from datagen.prose import SENTENCE_START, WORD_START, Lang, clean, cut, divided, judge_paragraph
+from datagen.prose import SENTENCE_START, WORD_START, Lang, begun, clean, cut, divided, judge_paragraph
 from datagen.salad import Words, gb2312_facts, mark_of, read_words
 from datagen.texts import READERS, dataset_paragraphs
 from fonts_manifest.config import Config
@@ -120,7 +120,8 @@ class Corpus:
         return sha256.hexdigest()
 
     def draw(self, rng: np.random.Generator, lang: str, characters: int) -> str:
-        """About `characters` characters (a word more or less), paragraphs separated by "\\n".
+        """About `characters` characters (a word more or less), paragraphs separated by "\\n"; none of the marks that no
+        text begins with stands first.
 
         Raises BadInput when the corpus holds no such text, ValueError when `characters` is below 1.
         """
@@ -131,7 +132,10 @@ class Corpus:
             raise BadInput(
                 f"the corpus holds no {lang!r} text, only {have}; add a place with it or take it off the pages"
             )
-        if lang != "mixed":
+        return begun(self._drawn(rng, lang, characters))
+
+    def _drawn(self, rng: np.random.Generator, lang: str, characters: int) -> str:
+        if lang == "en" or lang == "zh":
             return self._pool(rng, lang).draw(rng, characters)
         # Documents that are mixed by themselves are better than ours: half of the draws, when there are any.
         if self._of["mixed"][0] and (rng.random() < 0.5 or not (self._of["en"][0] and self._of["zh"][0])):

@@ -150,6 +150,15 @@ def _may_end(text: str, end: int) -> bool:
     return before.isspace() or after.isspace() or _is_cjk(before) or _is_cjk(after)
 
 
+_NO_BEGINNING = re.compile(r"(?:[\s，。、；：！？．…·—–～）》〉】」』〕］｝〗”’)\]},.;:!?&|/*+=]|-+(?!\w))+")
+
+
+def begun(text: str) -> str:
+    """The text without the marks at its head that no text begins with: commas, full stops, closing brackets, dashes."""
+    found = _NO_BEGINNING.match(text)
+    return text[found.end() :] if found and found.end() < len(text) else text
+
+
 def divided(paragraph: str, max_characters: int) -> Iterator[str]:
     """The paragraph in parts of at most so many characters, behind a sentence where that is possible."""
     while len(paragraph) > max_characters:

@@ -12,6 +12,8 @@ from render_engine.face import Face, is_ignorable, known_codes, open_face
 TOKEN = re.compile(r"[^\s\u2e80-\uffff]+|[\u2e80-\uffff]|\s")
 """A word between blanks, one wide character, or one blank."""
 
+CLOSING = "，。、；：！？．…）》〉】」』〕］｝〗”’)]},.;:!? "
+
 
 @functools.lru_cache(maxsize=256)
 def _opened(font: FontFace) -> Face | None:
@@ -54,4 +56,5 @@ def without(text: str, characters: frozenset[str]) -> str:
     if any(paragraph.strip() for paragraph in kept):
         return "\n".join(kept)
     words = [token for token in TOKEN.findall(text) if characters.isdisjoint(token)]
-    return unicodedata.normalize("NFC", re.sub(" {2,}", " ", "".join(words)).strip(" "))
+    # What is left must not begin with the mark that stood behind a word that is gone.
+    return unicodedata.normalize("NFC", re.sub(" {2,}", " ", "".join(words)).strip(" ").lstrip(CLOSING))

@@ -295,7 +295,9 @@ class _Filler:
         if part.node.slot in (None, "rule"):
             return 0.0
         if down:
-            return 1.3 * part.size_px + 2 * part.node.pad * self.body_px
+            # one line is no paragraph
+            lines = 1.3 + (self.pitch_em if part.node.slot in WRAPPED else 0.0)
+            return lines * part.size_px + 2 * part.node.pad * self.body_px
         if part.node.slot in (*WRAPPED, "table"):
             return LEAST_COLUMN_EM[self.page.lang] * part.size_px
         return (LEAST_TEXT_EM if part.node.lines else 6.0) * part.size_px

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
 from datagen.corpus import Corpus, CorpusConfig, Paragraphs, TextPlace, open_corpus
-from datagen.prose import clean, cut, english_prose, judge_paragraph
+from datagen.prose import begun, clean, cut, english_prose, judge_paragraph
 from datagen.salad import Words, read_words
 from datagen.seeds import rng_for
 from fonts_manifest.errors import BadInput
@@ -342,6 +342,38 @@ def test_chinese_salad_has_marks_side_by_side() -> None:
     assert len(pairs) > 10
     for opening, closing in ("“”", "《》", "（）", "「」", "【】"):
         assert text.count(opening) == text.count(closing)
+
+
+@pytest.mark.parametrize(
+    ("text", "begun_text"),
+    [
+        ("，而且如此", "而且如此"),
+        ("……”他说", "他说"),
+        (") and so on", "and so on"),
+        ("— he said", "he said"),
+        ("- item", "item"),
+        ("“高山”之下", "“高山”之下"),
+        ("（一）总则", "（一）总则"),
+        ("-5 degrees", "-5 degrees"),
+        ("__slots__ then", "__slots__ then"),
+        ("。", "。"),
+    ],
+)
+def test_marks_that_no_text_begins_with_are_taken_off(text: str, begun_text: str) -> None:
+    assert begun(text) == begun_text
+
+
+def test_no_text_begins_with_a_closing_mark(folder: Path, tmp_path: Path) -> None:
+    odd = "）他没有说完……，后来的事情谁也不知道。”！山高水长，月明星稀……；如此而已，不过这样。"
+    (tmp_path / "odd.txt").write_text(
+        odd + "\n\n" + ', so it went on. "No!" - he cried ) and left . . .  The end of it.'
+    )
+    places = [TextPlace(place=str(path), licence="CC0-1.0") for path in (tmp_path, folder / "zh.txt")]
+    corpus = _corpus(places)
+    texts = [corpus.draw(rng_for(0, 0, row, 0), lang, 4 + row) for row in range(150) for lang in ("en", "zh", "mixed")]
+    heads = {text[0] for text in texts}
+    assert len(heads) > 10
+    assert not heads & set("，。、；：！？…）”’),.;:!?- ")
 
 
 def _salad(dictionary: str, rare_share: float = 0.0) -> Words:

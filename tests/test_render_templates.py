@@ -73,6 +73,16 @@ def test_a_template_draws_blocks_that_keep_apart_inside_their_page(template, lan
                     assert overlap((x0, y0 + 1, x1, y1 - 1), (a0, b0 + 1, a1, b1 - 1)) == 0, (line.text, other.text)
 
 
+@pytest.mark.parametrize("template", ["poster", "magazine", "book"])
+def test_no_paragraph_of_a_small_page_is_a_single_line(template):
+    pages = [page_of(template, "zh", seed, (256, 256)) for seed in range(12)]
+    blocks = [block for page in pages for block in page.blocks if block.role in ("paragraph", "list")]
+    assert len(blocks) >= 8
+    for block in blocks:
+        high = block.box_px[3] - block.box_px[1]
+        assert high >= (1.29 + block.line_pitch_em) * block.size_px, block
+
+
 @pytest.mark.parametrize("template", bundled_templates())
 def test_the_tree_of_parts_holds_its_blocks(template):
     spec = page_of(template, "zh", 7)
