@@ -134,8 +134,8 @@ class Corpus:
             )
         return begun(self._drawn(rng, lang, characters))
 
-    def _drawn(self, rng: np.random.Generator, lang: str, characters: int) -> str:
-        if lang == "en" or lang == "zh":
+    def _drawn(self, rng: np.random.Generator, lang: Lang, characters: int) -> str:
+        if lang != "mixed":
             return self._pool(rng, lang).draw(rng, characters)
         # Documents that are mixed by themselves are better than ours: half of the draws, when there are any.
         if self._of["mixed"][0] and (rng.random() < 0.5 or not (self._of["en"][0] and self._of["zh"][0])):
