@@ -241,7 +241,7 @@ def model(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Count a model's parameters and the cost of a forward pass, without building it in memory."""
-    from vae.family import describe_model
+    from vae.facts import describe_model
 
     described = describe_model(name)
     if as_json:

@@ -1,11 +1,8 @@
-"""The four published sizes, the small ones for CPUs, and what can be said of each without training it."""
+"""The four published sizes and the small ones for CPUs."""
 
 from collections.abc import Callable
-from typing import Any
 
-import torch
 from pydantic import Field
-from torch.utils.flop_counter import FlopCounterMode
 
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
@@ -109,37 +106,3 @@ def model_config(name: str) -> GSCConfig:
     if name not in FAMILY:
         raise BadInput(f"no model is called {name!r}; there are {', '.join(FAMILY)}")
     return FAMILY[name]()
-
-
-def describe_model(name: str, sizes_px: tuple[int, ...] = (256, 1024)) -> dict[str, Any]:
-    """What can be said of a member of the family without building it in memory: counts and the cost of a forward pass.
-
-    Keys: name, compression, latent_channels, encoder_params, decoder_params, encode_halo and decode_halo (cells of
-    context that a tile needs), and for each size encode_tflop_{px} and decode_tflop_{px} (a multiplication and an
-    addition are two). Raises BadInput for an unknown name.
-    """
-    config = model_config(name)
-    with torch.device("meta"):
-        model = build_model(config).to("meta")  # the bases come from NumPy, which the context leaves alone
-    facts: dict[str, Any] = {
-        "name": name,
-        "compression": model.compression,
-        "latent_channels": config.latent_channels,
-        "encoder_params": sum(p.numel() for p in model.encoder.parameters()),
-        "decoder_params": sum(p.numel() for p in model.decoder.parameters()),
-        "encode_halo": model.encode_halo,
-        "decode_halo": model.decode_halo,
-    }
-    for size in sizes_px:
-        image = torch.empty(1, 3, size, size, device="meta")
-        cells = size // model.compression
-        latent = torch.empty(1, config.latent_channels, cells, cells, device="meta")
-        facts[f"encode_tflop_{size}"] = _tflop(model.encode, image)
-        facts[f"decode_tflop_{size}"] = _tflop(model.decode, latent)
-    return facts
-
-
-def _tflop(function: Callable[[torch.Tensor], object], argument: torch.Tensor) -> float:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        function(argument)
-    return counter.get_total_flops() / 1e12

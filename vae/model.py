@@ -19,7 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
-from vae.blocks import DecoderLevel, EncoderLevel, PixelRMSNorm, ResBlock
+from vae.blocks import DecoderLevel, EncoderLevel, PixelRMSNormSiLU, ResBlock
 from vae.skip import GroupOrder, LinearSkip, SkipBasis
 
 SkipMode = Literal["gsc", "gsc_deep", "gsc_both", "lsc", "nsc"]
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
             for i in range(levels)
         )
         self.middle = nn.ModuleList(ResBlock(widths[-1], widths[-1]) for _ in range(2))
-        self.norm_out = PixelRMSNorm(widths[-1])
+        self.norm_out = PixelRMSNormSiLU(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 2 * latent_channels, 3, padding=1)
         self.gradient_checkpointing = False
 
@@ -59,7 +59,7 @@ class Encoder(nn.Module):
             h_BFHW = h_BFHW + F.pad(pixels_BFhw, (0, 0, 0, 0, 0, h_BFHW.shape[1] - pixels_BFhw.shape[1]))
         for block in self.middle:
             h_BFHW = run(block, h_BFHW)
-        return self.conv_out(F.silu(self.norm_out(h_BFHW)))
+        return self.conv_out(self.norm_out(h_BFHW))
 
 
 class Decoder(nn.Module):
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
             DecoderLevel(reverse[max(i - 1, 0)], reverse[i], blocks, up=i < levels - 1, local_skip=local_skip)
             for i in range(levels)
         )
-        self.norm_out = PixelRMSNorm(widths[0])
+        self.norm_out = PixelRMSNormSiLU(widths[0])
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
         self.gradient_checkpointing = False
 
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
         deep_BFhw = h_BFHW
         for level in self.levels:
             h_BFHW = run(level, h_BFHW)
-        pixels_B3HW = self.conv_out(F.silu(self.norm_out(h_BFHW)))
+        pixels_B3HW = self.conv_out(self.norm_out(h_BFHW))
         if self.deep_mirror is None:
             return pixels_B3HW
         return pixels_B3HW + self.deep_mirror.decode(deep_BFhw[:, : self.deep_mirror.basis.shape[0]])
