@@ -81,17 +81,17 @@ def _compress_photo(image_HW3: npt.NDArray[np.uint8]) -> bytes:
     return b"".join((b"\x78\x01", deflate(words, byte_count).tobytes(), struct.pack(">I", isal_zlib.adler32(filtered))))
 
 
-def decode_png(data: bytes, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def decode_png(data: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """The pixels of an image file as uint8 sRGB (H, W, 3), C-contiguous and writable.
 
     Raises ImageProblem when it is none, is damaged, or its header promises more than `max_pixels` (nothing is inflated
     then).
     """
     ours_HW3 = _decode_ours(data, max_pixels)
-    return decode_image(data, max_pixels) if ours_HW3 is None else ours_HW3
+    return decode_image(bytes(data), max_pixels) if ours_HW3 is None else ours_HW3
 
 
-def _decode_ours(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8] | None:
+def _decode_ours(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.uint8] | None:
     """The way back of `encode_png`; None when the file is not laid out exactly as `encode_png` does it."""
     if len(data) < 57 or data[:16] != _START or data[24:29] != _RGB8 or data[37:41] != b"IDAT" or data[-12:] != _END:
         return None

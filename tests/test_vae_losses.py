@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from vae_runs import stripes
 
 from datagen.ocr import PageLine
-from vae.batch import crop_corner, to_uint8, to_unit_range
+from vae.batch import crop_corner, crop_places, to_uint8, to_unit_range
 from vae.losses import gradient_l1, l1, l_mcos, l_mdms, mse
 from vae.metrics import psnr, reading_ned, ssim
 
@@ -113,21 +113,30 @@ def test_8_bit_pictures_survive_the_way_to_tensors_and_back() -> None:
     np.testing.assert_array_equal(to_uint8(torch.tensor([[[[-1.7]], [[0.0]], [[1.7]]]])).ravel(), [0, 128, 255])
 
 
+def corner(seed: int, step: int, slot: int, picture: tuple[int, int]) -> tuple[int, int]:
+    """Of a crop of 8 px, in a batch that is just large enough."""
+    return crop_corner(crop_places(seed, step, slot + 1)[slot], picture, (8, 8))
+
+
+def test_the_size_of_a_batch_does_not_move_its_first_crops() -> None:
+    np.testing.assert_array_equal(crop_places(3, 7, 5), crop_places(3, 7, 9)[:5])
+
+
 @given(st.integers(0, 2**32), st.integers(0, 10**7), st.integers(0, 4096), st.integers(8, 40), st.integers(8, 40))
 @settings(max_examples=50)
 def test_crops_lie_inside_and_are_functions_of_their_address(
     seed: int, step: int, slot: int, height: int, width: int
 ) -> None:
-    top, left = crop_corner(seed, step, slot, (height, width), (8, 8))
+    top, left = corner(seed, step, slot, (height, width))
     assert 0 <= top <= height - 8
     assert 0 <= left <= width - 8
-    assert crop_corner(seed, step, slot, (height, width), (8, 8)) == (top, left)
+    assert corner(seed, step, slot, (height, width)) == (top, left)
 
 
 def test_crops_reach_both_ends() -> None:
-    corners = {crop_corner(1, step, 0, (9, 8), (8, 8)) for step in range(40)}
+    corners = {corner(1, step, 0, (9, 8)) for step in range(40)}
     assert corners == {(0, 0), (1, 0)}
-    assert len({crop_corner(1, 0, slot, (99, 99), (8, 8)) for slot in range(20)}) > 10
-    assert len({crop_corner(seed, 0, 0, (99, 99), (8, 8)) for seed in range(20)}) > 10
+    assert len({corner(1, 0, slot, (99, 99)) for slot in range(20)}) > 10
+    assert len({corner(seed, 0, 0, (99, 99)) for seed in range(20)}) > 10
     with pytest.raises(ValueError, match="7x9 px cannot give a crop of 8x8 px"):
-        crop_corner(1, 0, 0, (9, 7), (8, 8))
+        corner(1, 0, 0, (9, 7))

@@ -50,14 +50,18 @@ Shape = tuple[int, int]
 """Height and width in pixels."""
 
 
-def crop_corner(seed: int, step: int, slot: int, picture: Shape, crop: Shape) -> tuple[int, int]:
-    """Top and left of the crop of one picture: a function of its place in training alone.
+def crop_places(seed: int, step: int, batch: int) -> npt.NDArray[np.float64]:
+    """(B, 2) where in its picture each crop of a global batch lies, down and across, in [0, 1): a function of its place
+    in training alone, whoever asks for which part of the batch."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1, step)))).random((batch, 2))
 
-    `slot` counts through the global batch, so the world size changes nothing. Raises ValueError when the picture is
-    smaller than the crop: pictures are never resized.
+
+def crop_corner(place_2: npt.NDArray[np.float64], picture: Shape, crop: Shape) -> tuple[int, int]:
+    """Top and left of a crop, all equally likely.
+
+    Raises ValueError when the picture is smaller than the crop: pictures are never resized.
     """
     spare_down, spare_across = picture[0] - crop[0], picture[1] - crop[1]
     if spare_down < 0 or spare_across < 0:
         raise ValueError(f"a picture of {picture[1]}x{picture[0]} px cannot give a crop of {crop[1]}x{crop[0]} px")
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1, step, slot))))
-    return int(rng.integers(spare_down + 1)), int(rng.integers(spare_across + 1))
+    return int(place_2[0] * (spare_down + 1)), int(place_2[1] * (spare_across + 1))

@@ -235,6 +235,25 @@ def bench_eval(
         typer.echo(f"       the loop's text on {same} of {figures['pages']} pages; NED {ned:.4f}")
 
 
+@bench_app.command("load")
+def bench_load(
+    run: Annotated[Path | None, typer.Argument(help="A finished run; unless given, pages are drawn for it.")] = None,
+    crop_px: Annotated[int, typer.Option(min=1, help="Side of the crops.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures a batch.")] = 16,
+    pictures: Annotated[int, typer.Option(min=1, help="At most; best an epoch, as row groups are read whole.")] = 4096,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Feed training from Parquet on one core: decoded images/s, beside decoding the same files and nothing else."""
+    from tempfile import TemporaryDirectory
+
+    from vae import load_bench
+
+    with TemporaryDirectory() as temporary:
+        place = run or load_bench.drawn_run(Path(temporary, "run"), crop_px, min(pictures, 256))
+        figures = load_bench.bench_load(place, crop_px=crop_px, batch=batch, pictures=pictures)
+    typer.echo(json.dumps(figures) if as_json else load_bench.as_text(figures))
+
+
 @app.command(rich_help_panel="Train and judge")
 def model(
     name: Annotated[str, typer.Argument(help="f16c64, f16c128, f32c128, f32c192 or demo_f16c64.")],

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from fonts_manifest.errors import BadInput
-from vae.batch import Batch, Shape, crop_corner
+from vae.batch import Batch, Shape, crop_corner, crop_places
 from vae.curriculum import Curriculum
 from vae.mixture import Quotas
-from vae.source import Reader, Source, SourceConfig
+from vae.source import NO_QUADS, Reader, Source, SourceConfig
 from vae.stored import open_stored
 
 
@@ -69,26 +69,27 @@ class Feed:
 
     def slots(self, step: int) -> list[tuple[int, int]]:
         """(source, ordinal) of every slot of the global batch."""
-        counts = self.mixture.counts_before(step)
-        quotas = self.mixture.quotas(step)
-        return [(k, counts[k] + i) for k, quota in enumerate(quotas) for i in range(quota)]
+        before, after = self.mixture.counts_before(step), self.mixture.counts_before(step + 1)
+        return [(k, n) for k, (first, end) in enumerate(zip(before, after, strict=True)) for n in range(first, end)]
 
     def batch(self, step: int) -> Batch:
         """The crops of this rank at this step."""
-        slots = list(enumerate(self.slots(step)))[self.rank :: self.world]
+        slots = self.slots(step)
+        places_B2 = crop_places(self.seed, step, len(slots))[self.rank :: self.world]
+        slots = slots[self.rank :: self.world]
         height, width = self.crop
         levels_B3HW = np.empty((len(slots), 3, height, width), np.uint8)
         row_ids, quads_px = [], []
-        for levels_3HW, (slot, (source, ordinal)) in zip(levels_B3HW, slots, strict=True):
+        for levels_3HW, place_2, (source, ordinal) in zip(levels_B3HW, places_B2, slots, strict=True):
             picture = self.readers[source].fetch(ordinal)
-            top, left = crop_corner(self.seed, step, slot, picture.image_HW3.shape[:2], self.crop)
+            top, left = crop_corner(place_2, picture.image_HW3.shape[:2], self.crop)
             # One pass over the crop: 20 us for 256 px, where stacking and permuting took 300.
             cv2.split(picture.image_HW3[top : top + height, left : left + width], list(levels_3HW))
             row_ids.append(picture.row_id)
-            quads_px.append(picture.quads_px - np.array([left, top], np.float32))
+            quads_px.append(picture.quads_px - np.array([left, top], np.float32) if len(picture.quads_px) else NO_QUADS)
         return Batch(
             levels_B3HW=torch.from_numpy(levels_B3HW),
-            source_ids=tuple(source for _, (source, _) in slots),
+            source_ids=tuple(source for source, _ in slots),
             row_ids=tuple(row_ids),
             step=step,
             quads_px=tuple(quads_px),

@@ -32,6 +32,9 @@ class SourceConfig(Config):
     """(step, weight) knots, steps rising: linear between them, constant before the first and after the last."""
 
 
+NO_QUADS = np.empty((0, 4, 2), np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One picture with what is known of it."""

@@ -8,7 +8,11 @@ Legend: H W pixels, L lines.
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+import itertools
+import mmap
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datagen.decode import ImageProblem
+from datagen.pages import plain_values
 from fonts_manifest.errors import BadInput
 from vae.batch import Shape
-from vae.source import Picture, SourceConfig, hold_out_key, hold_out_limit
+from vae.source import NO_QUADS, Picture, SourceConfig, hold_out_key, hold_out_limit
 
 WINDOW_GROUPS = 4
 """Row groups whose rows are shuffled together: 4 of 8 to 16 MiB are held in memory, each is read once an epoch."""
@@ -206,10 +211,9 @@ class StoredReader:
         """Row group and row of the n-th picture."""
         epoch, place = divmod(ordinal, self.rows)
         _, ends = self._epoch(epoch)
-        window = int(np.searchsorted(ends, place, side="right"))
-        start = int(ends[window - 1]) if window else 0
-        group, row = self._window(epoch, window)[place - start]
-        return int(group), int(row)
+        window = bisect_right(ends, place)
+        start = ends[window - 1] if window else 0
+        return self._window(epoch, window)[place - start]
 
     def fetch(self, ordinal: int) -> Picture:
         """The n-th picture. Raises BadInput when it cannot be decoded."""
@@ -221,64 +225,99 @@ class StoredReader:
             raise BadInput(f"{self.groups[group].path}: row {stored.ids[row]} is no picture: {error}") from error
         return Picture(stored.ids[row], image_HW3, self._quads_of(group, row))
 
+    def file(self, ordinal: int) -> bytes:
+        """The file of the n-th picture, not decoded."""
+        group, row = self.locate(ordinal)
+        return self._pictures(group).picture(row).tobytes()
+
     def _quads_of(self, group: int, row: int) -> npt.NDArray[np.float32]:
-        found = self._quads(group)[row] if self.with_quads else None
-        return np.array([line["quad_px"] for line in found or ()], np.float32).reshape(-1, 4, 2)
+        if not self.with_quads:
+            return NO_QUADS
+        return np.array([line["quad_px"] for line in self._quads(group)[row] or ()], np.float32).reshape(-1, 4, 2)
 
     def _rng(self, *address: int) -> np.random.Generator:
         return np.random.Generator(
             np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(0, self.source, *address)))
         )
 
-    def _order_groups(self, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _order_groups(self, epoch: int) -> tuple[npt.NDArray[np.int64], list[int]]:
         """The row groups in this epoch's order, and where each window of them ends."""
         order = self._rng(epoch).permutation(len(self.groups)) if self.shuffle else np.arange(len(self.groups))
         ends = np.cumsum(self.sizes[order])
         last = np.append(np.arange(WINDOW_GROUPS, len(order), WINDOW_GROUPS), len(order)) - 1
-        return order, ends[last]
+        return order, ends[last].tolist()
 
-    def _order_rows(self, epoch: int, window: int) -> npt.NDArray[np.int64]:
-        """(rows, 2) row group and row of every picture of a window."""
+    def _order_rows(self, epoch: int, window: int) -> list[tuple[int, int]]:
+        """Row group and row of every picture of a window."""
         order, _ = self._epoch(epoch)
         groups = order[window * WINDOW_GROUPS : (window + 1) * WINDOW_GROUPS]
         pairs = np.concatenate(
             [np.stack([np.full_like(self.groups[g].rows, g), self.groups[g].rows], axis=1) for g in groups]
         )
-        return self._rng(epoch, window + 1).permutation(pairs) if self.shuffle else pairs
+        if self.shuffle:
+            pairs = self._rng(epoch, window + 1).permutation(pairs)
+        return [(group, row) for group, row in pairs.tolist()]
 
     def _read_quads(self, group: int) -> list[list[dict[str, list[float]]] | None]:
-        return self._read_columns(group, ["lines.list.element.quad_px"])["lines"].to_pylist()
-
-    def _read_columns(self, group: int, columns: list[str]) -> pa.Table:
-        place = self.groups[group]
-        try:
-            with pq.ParquetFile(place.path) as file:
-                return file.read_row_group(place.group, columns=columns)
-        except (pa.ArrowException, OSError) as error:
-            raise BadInput(f"{place.path}: cannot be read as a shard ({error})") from error
+        with self._opened(group) as (file, place):
+            columns = ["lines.list.element.quad_px"]
+            return file.read_row_group(place.group, columns=columns, use_threads=False)["lines"].to_pylist()
 
     def _read_group(self, group: int) -> "_Stored":
-        table = self._read_columns(group, ["row_id", "image.bytes"])
-        pictures = table["image"].combine_chunks().field("bytes")
-        _, offsets, data = pictures.buffers()
-        places = np.frombuffer(offsets, np.int32)[pictures.offset :][: len(pictures) + 1]
-        return _Stored(table["row_id"].to_pylist(), places, memoryview(data) if data else memoryview(b""))
+        with self._opened(group) as (file, place):
+            ids = file.read_row_group(place.group, columns=["row_id"], use_threads=False)["row_id"].to_pylist()
+            mapped = _mapped(place.path, file.metadata.row_group(place.group), ids)
+            if mapped is not None:
+                return mapped
+            table = file.read_row_group(place.group, columns=["image.bytes"], use_threads=False)
+            return _copied(table["image"], ids)
+
+    @contextmanager
+    def _opened(self, group: int) -> Iterator[tuple[pq.ParquetFile, RowGroupRows]]:
+        place = self.groups[group]
+        try:
+            with pq.ParquetFile(place.path, pre_buffer=False) as file:
+                yield file, place
+        except (pa.ArrowException, OSError) as error:
+            raise BadInput(f"{place.path}: cannot be read as a shard ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A row group in memory. Its pictures are found by their places: a scalar of Arrow for each takes 95 us."""
+    """The pictures of a row group: bytes, and where in them each one lies."""
 
     ids: list[str]
-    places: npt.NDArray[np.int32]
+    places: list[tuple[int, int]]
     data: memoryview
 
-    def picture(self, row: int) -> bytes:
+    def picture(self, row: int) -> memoryview:
         """The file of one row."""
-        return self.data[self.places[row] : self.places[row + 1]].tobytes()
+        start, end = self.places[row]
+        return self.data[start:end]
 
 
-def decode_picture(data: bytes) -> npt.NDArray[np.uint8]:
+def _mapped(path: Path, metadata: pq.RowGroupMetaData, ids: list[str]) -> _Stored | None:
+    """A row group as it lies in the file; None when it is not laid out as `datagen.shards` does it."""
+    for column in (metadata.column(number) for number in range(metadata.num_columns)):
+        if column.path_in_schema == "image.bytes" and column.dictionary_page_offset is None:
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            data, first = memoryview(mapped), column.data_page_offset
+            mapped.madvise(mmap.MADV_WILLNEED, first - first % mmap.PAGESIZE, column.total_compressed_size)
+            places = plain_values(data, first, column.num_values)
+            return None if places is None else _Stored(ids, places, data)
+    return None
+
+
+def _copied(images: pa.ChunkedArray, ids: list[str]) -> _Stored:
+    """A row group as Arrow reads it. Its pictures are found by their places: a scalar for each takes 95 us."""
+    pictures = images.combine_chunks().field("bytes")
+    _, offsets, data = pictures.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[pictures.offset :][: len(pictures) + 1].tolist()
+    return _Stored(ids, list(itertools.pairwise(bounds)), memoryview(data or b"").cast("B"))
+
+
+def decode_picture(data: bytes | memoryview) -> npt.NDArray[np.uint8]:
     """Pixels (H, W, 3) of an image file; by ISA-L where it is installed (0.5 instead of 2 ms for 256 px), equal pixels.
 
     Raises ImageProblem.
@@ -288,5 +327,5 @@ def decode_picture(data: bytes) -> npt.NDArray[np.uint8]:
     except ImportError:  # a training machine may lack the extra [data]
         from datagen.decode import decode_image
 
-        return decode_image(data)
+        return decode_image(bytes(data))
     return decode_png(data)
