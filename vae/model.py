@@ -6,9 +6,12 @@ The only architecture of its kind that fits all eight parameter counts of Table 
 Legend: B batch, C latent channels, F features, H W pixels, h w latent cells, f = H / h the compression.
 """
 
+import json
 import math
+import os
 from collections.abc import Callable, Iterator
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +23,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from vae.blocks import DecoderLevel, EncoderLevel, PixelRMSNormSiLU, ResBlock
+from vae.portable import CLASS_FILE, portable_source
 from vae.skip import GroupOrder, LinearSkip, SkipBasis
 
 SkipMode = Literal["gsc", "gsc_deep", "gsc_both", "lsc", "nsc"]
@@ -255,6 +259,23 @@ class GSCAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
             if level < levels - 1:
                 cells += 1 / 2 ** (level + 1)
         return math.ceil(cells + 1 / self.compression)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As diffusers does it; this class goes with the weights, for programs that have none of ours."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            Path(save_directory, f"{CLASS_FILE}.py").write_text(portable_source(), encoding="utf-8")
+
+    def to_json_string(self) -> str:
+        """The text of config.json, in which `diffusers.AutoModel` finds the class."""
+        config = json.loads(super().to_json_string())
+        config["auto_map"] = {"AutoModel": f"{CLASS_FILE}.{type(self).__name__}"}
+        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As diffusers does it, which would warn of `auto_map`."""
+        return super().extract_init_dict({k: v for k, v in config_dict.items() if k != "auto_map"}, **kwargs)
 
     def _encode(self, images_B3HW: torch.Tensor) -> torch.Tensor:
         mean_BChw = self.encoder(images_B3HW)[:, : self.config.latent_channels]
