@@ -125,8 +125,11 @@ def serve(open_for: Callable[[Any], Callable[[Any], Any]]) -> None:
     os.dup2(2, 1)
 
     def say(answer: Any) -> None:
-        talk.write(json.dumps(answer).encode() + b"\n")
-        talk.flush()
+        try:
+            talk.write(json.dumps(answer).encode() + b"\n")
+            talk.flush()
+        except BrokenPipeError:  # whoever asked is gone
+            os._exit(1)
 
     setup = json.loads(sys.stdin.buffer.readline())
     try:

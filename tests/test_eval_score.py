@@ -24,6 +24,7 @@ from datagen import reading
 from datagen.apart import Died, answers
 from datagen.reading import ReaderChoice
 from fonts_manifest.errors import BadInput
+from vae import score_bench
 from vae.labels import groups_of
 from vae.pairs import pair_folders
 from vae.perceptual import VGG16Features
@@ -352,6 +353,20 @@ def test_a_reader_that_crashes_raises_or_stalls_costs_one_picture(
     assert sum("pairs have no NED" in note for note in report.notes) == 3
 
 
+def test_a_worker_whose_run_was_killed_ends_without_a_word() -> None:
+    code = "from datagen.apart import serve; serve(lambda setup: lambda task: task)"
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as worker:
+        worker.stdin.write(b"{}\n")
+        worker.stdin.flush()
+        assert worker.stdout.readline() == b"null\n"
+        worker.stdout.close()
+        worker.stdin.write(b"1\n")
+        worker.stdin.flush()
+        assert worker.stderr.read() == b""
+        assert worker.wait() == 1
+
+
 def test_a_reader_that_cannot_start_ends_the_run_with_its_sentence(tmp_path: Path, fake_reader: Path) -> None:
     two_texts(tmp_path, {"a.png": ("x", "y")})
     for models, sentence in (("refused", "this reader has no models"), ("crash", r"ended the process \(signal 11\)")):
@@ -461,6 +476,37 @@ def test_weights_that_are_not_there_are_one_sentence(tmp_path: Path, capsys: pyt
     words = ["--gt", str(tmp_path / "gt"), "--recon", str(tmp_path / "recon"), "--out", str(tmp_path / "out")]
     sentence = glyphmill_fails(capsys, "eval", *words, "--mode", "pixel", "--inception-weights", str(tmp_path / "no"))
     assert "the weights cannot be read" in sentence
+
+
+@pytest.mark.slow
+def test_the_bench_times_the_networks_of_each_way_and_says_what_is_the_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    page_HW3 = draw_lines(list(WORDS[:3]), 12, 16, (96, 96))
+    save(tmp_path / "gt" / "a.png", page_HW3)
+    save(tmp_path / "recon" / "a.png", page_HW3 // 2 + 100)
+    run = onnxruntime.InferenceSession.run
+    monkeypatch.setattr(score_bench, "PRODUCT_MKN", (64, 64, 640))
+    figures = score_bench.bench_eval(tmp_path / "gt", tmp_path / "recon", 1)
+    assert onnxruntime.InferenceSession.run is run
+    assert figures["pages_with_the_loop_s_text"]["exact"] == figures["pages"] == 2
+    for way, seconds in figures["cpu_s_per_page"].items():
+        assert 0.3 * seconds < figures["networks_cpu_s_per_page"][way] < seconds
+    gflop = 2 * figures["networks_gflop_per_page"]
+    rate = gflop / 2 / figures["networks_cpu_s_per_page"]["exact"]
+    assert figures["networks_gflop_per_s"] == pytest.approx(rate)
+    assert figures["speed_up_limit"] == pytest.approx(
+        2 * figures["cpu_s_per_page"]["loop"] * figures["product_gflop_per_s"] / gflop
+    )
+
+
+def test_the_work_of_a_batch_is_that_of_its_lines() -> None:
+    # 18,710 classes from 120 features at every eighth pixel: a part of the whole that is known by heart
+    head = 2 * 120 * 18_710 * (320 // 8) / 1e9
+    one = score_bench._gflop((1, 3, 48, 320))
+    assert head < one < 20 * head
+    assert score_bench._gflop((6, 3, 48, 320)) == pytest.approx(6 * one)
 
 
 @pytest.mark.slow
