@@ -223,27 +223,7 @@ def bench_eval(
     from vae import score_bench
 
     figures = score_bench.bench_eval(gt, recon, pairs)
-    if as_json:
-        typer.echo(json.dumps(figures))
-        return
-    for way, seconds in figures["cpu_s_per_page"].items():
-        same, ned = figures["pages_with_the_loop_s_text"][way], figures["ned"][way]
-        alone, shared = figures["speed_up"][way], figures["speed_up_shared"][way]
-        networks = figures["networks_cpu_s_per_page"][way]
-        typer.echo(
-            f"{way:10} {seconds:.3f} CPU s a page, {alone:.2f} times the loop, {shared:.2f} with shared originals"
-        )
-        typer.echo(
-            f"{'':10} networks {networks:.3f} ({networks / seconds:.0%}); "
-            f"the loop's text on {same} of {figures['pages']} pages; NED {ned:.4f}"
-        )
-    typer.echo(
-        f"{'limit':10} {figures['limit_cpu_s_per_page']:.3f} CPU s a page, {figures['speed_up_limit']:.2f} times the loop:"
-        f" the networks alone, {figures['networks_gflop_per_page']:.0f} GFLOP, as fast as a matrix product"
-    )
-    typer.echo(
-        f"{'':10} ({figures['networks_gflop_per_s']:.0f} GFLOP/s in `exact`, {figures['product_gflop_per_s']:.0f} at best)"
-    )
+    typer.echo(json.dumps(figures) if as_json else score_bench.as_table(figures))
 
 
 @bench_app.command("load")

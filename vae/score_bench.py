@@ -25,13 +25,13 @@ PRODUCT_MKN = (192, 384, 8640)
 def bench_eval(targets: Path, outputs: Path, pairs: int) -> dict[str, Any]:
     """CPU seconds a page, picture by picture in turns, so that a busy machine slows all alike.
 
-    loop: one `RapidOCR(...)(image)` after the other with its default threads, as the public script calls its reader,
-    whose threads wait for one another busily. one_thread: the same on one thread. exact: `glyphmill eval`, whose texts
-    are the loop's. fast: `glyphmill eval --fast`. CPU seconds, because processes share the cores evenly; `shared` halves
-    them: with `--readings` originals are not read again for another model.
+    loop: one `RapidOCR(...)(image)` after the other with its default threads, as the public script calls its reader;
+    they wait for one another busily. one_thread: the same on one thread. exact: `glyphmill eval`, whose texts are the
+    loop's. fast: `glyphmill eval --fast`. CPU seconds, because processes share the cores evenly; `shared` halves them:
+    with `--readings` originals are not read again for another model.
 
-    `networks` is the part of it that the reader's networks take, which equal texts cannot do without; `limit` what would
-    be left of `exact` if nothing but them ran, at the rate of a plain matrix product.
+    `networks` is what the reader's networks take of it, which equal texts cannot do without; `limit` is what would be
+    left of `exact` if nothing but them ran, at the rate of a plain matrix product.
     """
     from rapidfuzz.distance import Levenshtein
     from rapidocr import RapidOCR
@@ -90,6 +90,29 @@ def bench_eval(targets: Path, outputs: Path, pairs: int) -> dict[str, Any]:
         },
         "ned": {way: _mean_ned(texts[way], Levenshtein.normalized_similarity) for way in ways},
     }
+
+
+def as_table(figures: dict[str, Any]) -> str:
+    """What `bench_eval` found, for a terminal."""
+    lines = []
+    for way, seconds in figures["cpu_s_per_page"].items():
+        same, ned = figures["pages_with_the_loop_s_text"][way], figures["ned"][way]
+        alone, shared = figures["speed_up"][way], figures["speed_up_shared"][way]
+        share = figures["networks_cpu_s_per_page"][way] / seconds
+        lines += [
+            f"{way:10} {seconds:.3f} CPU s a page, {alone:.2f} times the loop, {shared:.2f} with shared originals",
+            f"{'':10} networks {share:.0%}; the loop's text on {same} of {figures['pages']} pages; NED {ned:.4f}",
+        ]
+    limit_s, limit = figures["limit_cpu_s_per_page"], figures["speed_up_limit"]
+    lines.append(
+        f"{'limit':10} {limit_s:.3f} CPU s a page, {limit:.2f} times the loop, {2 * limit:.2f} with shared ones"
+    )
+    gflop, rate = figures["networks_gflop_per_page"], figures["networks_gflop_per_s"]
+    lines.append(
+        f"{'':10} the networks of `exact` alone, {gflop:.0f} GFLOP a page, now at {rate:.0f} GFLOP/s, "
+        f"at the {figures['product_gflop_per_s']:.0f} of a matrix product"
+    )
+    return "\n".join(lines)
 
 
 def _mean_ned(texts: list[str], similarity: Callable[[str, str], float]) -> float:
