@@ -44,7 +44,7 @@ def recipe_class(kind: str) -> type[Config]:
 
             return TrainRecipe
         case "tokenbench":
-            from vae.tokenbench import TokenBenchRecipe
+            from vae.candidates import TokenBenchRecipe
 
             return TokenBenchRecipe
         case "probe":

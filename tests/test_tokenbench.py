@@ -18,10 +18,12 @@ from test_house import glyphmill_fails, glyphmill_says
 from datagen.ngrams import ngram_overlap
 from datagen.ocr import PageLine, Reading, open_recognizer
 from fonts_manifest.errors import BadInput
-from vae import tokenbench
+from vae import textcrops
+from vae.candidates import Candidate, TokenBenchRecipe, drop_duplicates
 from vae.review import apply_review, write_review
 from vae.textblocks import detect_blocks, group_lines, language_of, read_annotations
-from vae.tokenbench import Candidate, TokenBenchRecipe, assemble, build, cut, drop_duplicates, read_candidates
+from vae.textcrops import cut
+from vae.tokenbench import assemble, build, read_candidates
 
 RECIPE = TokenBenchRecipe(kind="tokenbench")
 WORDS = (
@@ -325,7 +327,7 @@ def built(pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple
     """A benchmark with one candidate of every outcome: its folder, its reader, its annotations."""
     entries, scribe = one_of_each(pages)
     annotations = write_annotations(tmp_path / "annotations.json", entries)
-    monkeypatch.setattr(tokenbench, "open_recognizer", lambda name: scribe)
+    monkeypatch.setattr(textcrops, "open_recognizer", lambda name: scribe)
     build(RECIPE, pages, annotations, tmp_path / "out")
     return tmp_path / "out", scribe, annotations
 
@@ -445,7 +447,7 @@ def test_annotations_cannot_point_outside_the_pages(pages: Path, tmp_path: Path,
 def test_names_that_no_file_system_likes_stay_apart(
     pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenbench, "open_recognizer", lambda name: Scribe({10: LONG}))
+    monkeypatch.setattr(textcrops, "open_recognizer", lambda name: Scribe({10: LONG}))
     text, box = "x" * 49 * 49, (0.0, 0.0, 700.0, 700.0)
     names = ["第 一页?.png", "第 一页!.png", "sub/第 一页.png"]
     for name in names:

@@ -323,8 +323,9 @@ def tokenbench_build(
     """Cut, read, filter and deduplicate text blocks; write the crops and a page to inspect them by eye."""
     from datagen.progress import show_progress
     from datagen.recipes import find_recipe, load_recipe
+    from vae.candidates import TokenBenchRecipe
     from vae.review import apply_review, write_review
-    from vae.tokenbench import TokenBenchRecipe, build
+    from vae.tokenbench import build
 
     loaded = load_recipe(find_recipe(recipe, [BUNDLED]), TokenBenchRecipe, overrides or [])
     with show_progress() as progress:

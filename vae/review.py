@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
-from vae.tokenbench import DECISIONS, BuildReport, Candidate, assemble, read_candidates
+from vae.candidates import Candidate
+from vae.tokenbench import DECISIONS, BuildReport, assemble, read_candidates
 
 PAGE = "review.html"
 _TEMPLATE = Path(__file__).with_name("review.html")
