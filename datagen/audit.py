@@ -1,78 +1,238 @@
-"""Which pages of a run are read by OCR, and the rules calibrated on them that judge all the others."""
+"""What a run reads by OCR: a sample before it that calibrates the cascade, uncertain lines, and an audit at random."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from datagen.child import Child, ChildDied
-from datagen.commit import committed_shards
-from datagen.execute import Executor, run_tasks
-from datagen.judge import (
+from datagen.agreement import Agreement, compare
+from datagen.cascade import (
+    COST,
     Calibration,
-    JudgeConfig,
-    LineReading,
+    SampledLine,
     calibrate,
     calibration_from_json,
     calibration_to_json,
-    judge_by_rules,
+    check_calibration,
+    line_chances,
+    uncertain_lines,
+)
+from datagen.child import Child, ChildDied
+from datagen.commit import Judged, committed_shards, start_run
+from datagen.execute import Executor, run_tasks
+from datagen.judge import (
+    JudgeConfig,
+    LineReading,
+    is_visible,
+    judge_page,
     judge_read,
     page_ned,
+    read_legibility,
     read_lines,
+    reading_px,
 )
+from datagen.legibility import line_features
 from datagen.ocr import open_recognizer
-from datagen.plan import Address, GeneratePlan, Judgement
+from datagen.plan import Address, GeneratePlan, GenerateRecipe, Judgement, PageAudit, make_plan
 from datagen.progress import ProgressReport, silent
-from datagen.rows import open_workshop, sample_rows
-from datagen.seeds import rng_for_run
+from datagen.recipes import recipe_hash, recipe_to_yaml
+from datagen.rows import open_workshop
+from datagen.seeds import rng_for_page
 from datagen.storage import Folder
+from datagen.verdict import Verdict
 from fonts_manifest.errors import BadInput
-from render_engine.render import Assets
-from render_engine.spec import RenderedPage
+from render_engine.render import Assets, render_ink
+from render_engine.spec import PageSpec, RenderedPage
 
 CALIBRATION = "calibration.json"
 READINGS = "readings"
-"""A file for every few pages that were read."""
+"""A file for every few pages that were read for the calibration."""
 
-_AUDIT = 1  # purpose of rng_for_run
+SAMPLE_SHARD = 1 << 30
+"""Pages of the calibration stand at shards from here on, where no run has any: the audit is an honest test."""
+LINES_A_PAGE = 8
+"""Lines of one page resemble each other: eight each of 400 pages teach as much as all of 300 (docs/judge.md)."""
+_PAGES_A_CHUNK = 8
+
+JUDGED_COLUMNS = ("keep", "judged_by", "audit", "lines")
+"""Of a row: what `judged_of` counts."""
+
+_AUDIT, _SAMPLE = 1, 2  # purposes of rng_for_page
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibratedJudge:
-    """Audit rows are read and judged by OCR, all others by the rules calibrated on them."""
+class CascadeJudge:
+    """The calibrated model decides clear lines, OCR reads uncertain ones, and all lines of audited pages."""
 
     calibration: Calibration
     config: JudgeConfig
-    audit: frozenset[tuple[int, int]]
-    """(shard, row): every attempt of these rows is read."""
-    readings: Mapping[Address, tuple[LineReading, ...]]
-    """What the calibration has read already; a page that is not here is read when it comes."""
+    threshold: float
+    """`cascade.worth` above which a line is read."""
+    seed: int
 
-    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
+    def __call__(self, page: RenderedPage, spec: PageSpec, assets: Assets, address: Address) -> Judgement:
         """The judgement of one page."""
-        verdict, legibility = judge_by_rules(page, self.calibration, self.config)
-        if (address.shard, address.row) not in self.audit:
-            return Judgement(verdict=verdict, judged_by="rules", legibility=tuple(legibility))
-        readings = self.readings.get(address)
-        if readings is None:
-            readings = tuple(read_lines(open_recognizer(self.config.recognizer), page, assets))
+        config, lines = self.config, page.lines
+        features_NF = line_features(lines, page.image_HW3, render_ink(spec, assets)) if lines else np.zeros((0, 0))
+        chances = line_chances(self.calibration.model, features_NF, lines, config)
+        uncertain = uncertain_lines(chances, lines, self.threshold)
+        audited = bool(lines) and rng_for_page(self.seed, address, _AUDIT).random() < config.audit
+        wanted = range(len(lines)) if audited else uncertain
+        found = read_lines(open_recognizer(config.recognizer), page, assets, wanted) if wanted else []
+        readings = dict(zip(wanted, found, strict=True))
+        verdict, legible = self._decide(page, chances, {number: readings[number] for number in uncertain})
+        judgement = Judgement(
+            verdict=verdict,
+            judged_by="cascade",
+            readings=tuple(readings.get(number) for number in range(len(lines))),
+            legibility=tuple(chances),
+        )
+        return self._audited(judgement, found, legible, page) if audited else judgement
+
+    def _decide(
+        self, page: RenderedPage, chances: Sequence[float], readings: Mapping[int, LineReading]
+    ) -> tuple[Verdict, list[bool]]:
+        """The verdict, and which lines count as legible, when only `readings` have been made."""
+        legibility, legible = [], []
+        for number, (line, chance) in enumerate(zip(page.lines, chances, strict=True)):
+            if number in readings:
+                value = read_legibility(readings[number], line, self.config)
+                legible.append(value >= self.config.min_line_ned)
+            else:
+                value = self.calibration.expected_legibility(chance) if is_visible(line, self.config) else 0.0
+                legible.append(chance >= 0.5)
+            legibility.append(value)
+        return judge_page(page.lines, legibility, legible, self.config), legible
+
+    def _audited(
+        self, judgement: Judgement, readings: Sequence[LineReading], legible: Sequence[bool], page: RenderedPage
+    ) -> Judgement:
+        """The judgement of OCR on a page read in full, with what the cascade made of it beside."""
+        truth = [
+            read_legibility(reading, line, self.config) >= self.config.min_line_ned
+            for reading, line in zip(readings, page.lines, strict=True)
+        ]
         return Judgement(
             verdict=judge_read(readings, page, self.config),
             judged_by="ocr",
-            readings=readings,
-            legibility=tuple(legibility),
+            readings=tuple(readings),
+            legibility=judgement.legibility,
             ned=page_ned(readings, page),
+            audit=PageAudit(keep=judgement.verdict.keep, lines=compare(legible, truth)),
         )
 
 
-def audit_rows(plan: GeneratePlan) -> list[Address]:
-    """The rows that are read in full, in order: `judge.sample_pages` of all, each equally likely, by the seed."""
-    rng = rng_for_run(plan.seed, _AUDIT)
-    count = min(plan.judge_config.sample_pages, plan.rows)
-    numbers = np.sort(rng.choice(plan.rows, count, replace=False, shuffle=False)).tolist()
-    return [Address(*divmod(number, plan.rows_per_shard)) for number in numbers]
+def open_judge(plan: GeneratePlan, calibration: Calibration) -> CascadeJudge:
+    """The judge of a run."""
+    config = plan.judge_config
+    return CascadeJudge(
+        calibration=calibration,
+        config=config,
+        threshold=calibration.operating_point(config).threshold,
+        seed=plan.seed,
+    )
+
+
+def judged_of(rows: Iterable[Mapping[str, Any]], calibration: str = "") -> Judged:
+    """What was read and how often the cascade erred, from rows of the schema (JUDGED_COLUMNS).
+
+    calibration: digest of the cascade's.
+    """
+    counts = dict.fromkeys(("pages", "lines", "lines_read", "audited_pages"), 0)
+    of_pages, of_lines = Agreement(same=0, false_keep=0, false_drop=0), Agreement(same=0, false_keep=0, false_drop=0)
+    for row in rows:
+        if row.get("judged_by") not in ("cascade", "ocr"):
+            continue
+        lines, audit = row.get("lines") or (), row.get("audit")
+        counts["pages"] += 1
+        counts["lines"] += len(lines)
+        counts["lines_read"] += sum(line["read_ned"] is not None for line in lines)
+        if audit is not None:
+            counts["audited_pages"] += 1
+            of_pages += compare([audit["keep"]], [row["keep"]])
+            wrong = audit["false_keep"] + audit["false_drop"]
+            of_lines += Agreement(
+                same=len(lines) - wrong, false_keep=audit["false_keep"], false_drop=audit["false_drop"]
+            )
+    return Judged(
+        calibration=calibration,
+        **counts,
+        audited_lines=of_lines.trials,
+        pages_false_keep=of_pages.false_keep,
+        pages_false_drop=of_pages.false_drop,
+        lines_false_keep=of_lines.false_keep,
+        lines_false_drop=of_lines.false_drop,
+    )
+
+
+# ---- the calibration ----
+
+
+def made_for(plan: GeneratePlan) -> dict[str, str]:
+    """Name -> digest of all that decides how lines look."""
+    pages = hashlib.sha256(plan.pages.model_dump_json().encode()).hexdigest()
+    return {"pages": pages} | plan.identity.inputs
+
+
+def calibration_of_run(
+    plan: GeneratePlan,
+    *,
+    executor: Executor = "ray",
+    workers: int | None = None,
+    address: str | None = None,
+    progress: ProgressReport = silent,
+) -> Calibration:
+    """What the cascade of a run goes by: the calibration that the recipe names, or one made now. It lies in the run
+    folder afterwards.
+
+    Raises BadInput when the named one cannot be read, was made for another recipe, or is not the one that the run began
+    with.
+    """
+    name = plan.judge_config.calibration
+    if name is None:
+        return calibrate_run(plan, executor=executor, workers=workers, address=address, progress=progress)
+    calibration, folder = _named_calibration(plan, name), Folder(plan.out)
+    if not folder.exists(CALIBRATION):
+        folder.publish(CALIBRATION, calibration_to_json(calibration))
+    elif folder.read(CALIBRATION) != calibration_to_json(calibration):
+        raise BadInput(f"{name}: is not the calibration that the run in {folder.name} began with")
+    return calibration
+
+
+def _named_calibration(plan: GeneratePlan, name: str) -> Calibration:
+    try:
+        calibration = calibration_from_json(Path(name).read_bytes(), name)
+    except OSError as error:
+        raise BadInput(f"{name}: cannot be read ({error.strerror}); `glyphmill judge calibrate` makes one") from None
+    check_calibration(calibration, plan.judge_config, made_for(plan), name)
+    return calibration
+
+
+def calibrate_recipe(
+    recipe: GenerateRecipe,
+    out: str,
+    *,
+    executor: Executor = "ray",
+    workers: int | None = None,
+    address: str | None = None,
+    progress: ProgressReport = silent,
+) -> Calibration:
+    """Calibrate for a recipe in a folder of its own; what was read there before for the same recipe is used again.
+
+    Raises BadInput when the folder holds the readings of another recipe.
+    """
+    # A calibration is for every run of these pages: how many there are and how much is read is none of its business.
+    cost = {"calibration": None} | {name: JudgeConfig.model_fields[name].default for name in COST}
+    settings = recipe.judge.model_copy(update=cost)
+    recipe = recipe.model_copy(update={"rows": 1, "rows_per_shard": 1, "judge": settings})
+    plan = make_plan(recipe, recipe_hash(recipe), recipe_to_yaml(recipe), out)
+    start_run(Folder(out), plan.identity)
+    return calibrate_run(plan, executor=executor, workers=workers, address=address, progress=progress)
 
 
 def calibrate_run(
@@ -82,94 +242,120 @@ def calibrate_run(
     workers: int | None = None,
     address: str | None = None,
     progress: ProgressReport = silent,
-) -> tuple[Calibration, dict[Address, tuple[LineReading, ...]]]:
-    """Read the audit rows' first pages and calibrate the rules on them, or take both from the run folder.
+) -> Calibration:
+    """Read a sample of lines and calibrate the cascade on it, or take the calibration from the run folder.
 
     What a run that was cut off has read is not read again. Raises BadInput when shards are there whose calibration is
     gone.
     """
     folder = Folder(plan.out)
-    chunks = _chunks(plan)
     if folder.exists(CALIBRATION):
         name = folder.describe(CALIBRATION)
-        return calibration_from_json(folder.read(CALIBRATION).decode(), name), _load_readings(folder, len(chunks))
+        calibration = calibration_from_json(folder.read(CALIBRATION), name)
+        check_calibration(calibration, plan.judge_config, made_for(plan), name)
+        return calibration
     if committed_shards(folder):
         raise BadInput(f"{folder.describe(CALIBRATION)}: is gone, but the shards depend on it; remove the folder")
+    pages = _read_sample(plan, folder, executor, workers, address, progress)
+    reader = open_recognizer(plan.judge_config.recognizer).name
+    calibration = calibrate(pages, plan.judge_config, reader=reader, made_for=made_for(plan))
+    folder.publish(CALIBRATION, calibration_to_json(calibration))
+    return calibration
+
+
+def _read_sample(
+    plan: GeneratePlan,
+    folder: Folder,
+    executor: Executor,
+    workers: int | None,
+    address: str | None,
+    progress: ProgressReport,
+) -> list[list[SampledLine]]:
+    """The lines of every page of the sample, read in this start or before."""
+    total = plan.judge_config.sample_pages
+    chunks = -(-total // _PAGES_A_CHUNK)
     there = set(folder.names(READINGS))
-    todo = [number for number in range(len(chunks)) if _chunk_name(number) not in there]
-    total = sum(map(len, chunks))
-    done = total - sum(len(chunks[number]) for number in todo)
+    todo = [chunk for chunk in range(chunks) if _chunk_name(chunk) not in there]
+    done = total - sum(len(_chunk(plan, chunk)) for chunk in todo)
     progress("read", done, total, {})
     tasks = run_tasks(
         _read_chunk, plan, todo, executor=executor, workers=workers, address=address, rescue=_read_chunk_with_care
     )
     with closing(tasks) as results:
-        for number, _ in results:
-            done += len(chunks[number])
+        for chunk, _ in results:
+            done += len(_chunk(plan, chunk))
             progress("read", done, total, {})
-    readings = _load_readings(folder, len(chunks))
-    # Drawing a page again takes a hundredth of the time that reading it took.
-    pages = {sampled.address: sampled.page for sampled in sample_rows(plan, readings)}
-    calibration = calibrate(
-        list(readings.values()),
-        [page for page in pages.values() if page is not None],
-        plan.judge_config,
-        addresses=list(readings),
-        recognizer=plan.judge_config.recognizer,
-    )
-    folder.publish(CALIBRATION, calibration_to_json(calibration).encode())
-    return calibration, readings
+    return _load_sample(folder, chunks)
 
 
-def _chunks(plan: GeneratePlan) -> list[list[Address]]:
-    """The audit rows in small tasks, so that every worker is busy to the end: reading a page takes a second."""
-    addresses = audit_rows(plan)
-    return [addresses[start : start + 8] for start in range(0, len(addresses), 8)]
+def _chunk(plan: GeneratePlan, chunk: int) -> list[Address]:
+    """Pages of the sample in small tasks, so that every worker is busy to the end."""
+    first = chunk * _PAGES_A_CHUNK
+    count = min(_PAGES_A_CHUNK, plan.judge_config.sample_pages - first)
+    # Every chunk is a shard of its own: other faces and sizes.
+    return [Address(SAMPLE_SHARD + chunk, row) for row in range(count)]
 
 
-def _chunk_name(number: int) -> str:
-    return f"{number:05d}.json"
+def _chunk_name(chunk: int) -> str:
+    return f"{chunk:05d}.json"
 
 
-def _read_chunk(plan: GeneratePlan, number: int) -> None:
-    """Read the pages of one chunk of the audit rows and publish what was read; pages without a line are left out."""
-    _publish_readings(plan, number, [_read_page(plan, address) for address in _chunks(plan)[number]])
+def _read_chunk(plan: GeneratePlan, chunk: int) -> None:
+    """Read lines of the pages of one chunk and publish what was read."""
+    _publish_readings(plan, chunk, [read_sample_page(plan, address) for address in _chunk(plan, chunk)])
 
 
-def _read_chunk_with_care(plan: GeneratePlan, number: int) -> None:
-    """The same, every page in a process beside this one; pages that kill it are left out as well."""
-    found: list[tuple[LineReading, ...] | None] = []
+def _read_chunk_with_care(plan: GeneratePlan, chunk: int) -> None:
+    """The same, every page in a process beside this one; pages that kill it are left out."""
+    found: list[list[SampledLine]] = []
     with Child(plan) as child:
-        for address in _chunks(plan)[number]:
+        for address in _chunk(plan, chunk):
             try:
-                found.append(child.call(_read_page, address))
+                found.append(child.call(read_sample_page, address))
             except ChildDied:
-                found.append(None)
-    _publish_readings(plan, number, found)
+                found.append([])
+    _publish_readings(plan, chunk, found)
 
 
-def _read_page(plan: GeneratePlan, address: Address) -> tuple[LineReading, ...] | None:
-    """What was read on the first page of an audit row; None when it has no line."""
-    workshop = open_workshop(plan)
-    page = workshop.draw(plan, address).page
+def read_sample_page(plan: GeneratePlan, address: Address) -> list[SampledLine]:
+    """Some lines of a page, chosen by its address and read; none when it has no line."""
+    workshop, config = open_workshop(plan), plan.judge_config
+    sampled = workshop.draw(plan, address)
+    page = sampled.page
     if page is None or not page.lines:
-        return None
-    return tuple(read_lines(open_recognizer(plan.judge_config.recognizer), page, workshop.assets))
+        return []
+    rng = rng_for_page(plan.seed, address, _SAMPLE)
+    count = min(LINES_A_PAGE, len(page.lines))
+    numbers = np.sort(rng.choice(len(page.lines), count, replace=False)).tolist()
+    lines = [page.lines[number] for number in numbers]
+    features_NF = line_features(lines, page.image_HW3, render_ink(sampled.spec, workshop.assets))
+    readings = read_lines(open_recognizer(config.recognizer), page, workshop.assets, numbers)
+    found = []
+    for line, reading, features_F in zip(lines, readings, features_NF, strict=True):
+        legibility = read_legibility(reading, line, config)
+        found.append(
+            SampledLine(
+                features=tuple(features_F.tolist()),
+                legibility=legibility,
+                legible=legibility >= config.min_line_ned,
+                visible=is_visible(line, config),
+                price_px=reading_px(line),
+                weight=len(page.lines) / count,
+            )
+        )
+    return found
 
 
-def _publish_readings(plan: GeneratePlan, number: int, found: Sequence[tuple[LineReading, ...] | None]) -> None:
-    pairs = zip(_chunks(plan)[number], found, strict=True)
-    encoded = msgspec.json.encode([(address, readings) for address, readings in pairs if readings is not None])
-    Folder(plan.out).publish(f"{READINGS}/{_chunk_name(number)}", encoded)
+def _publish_readings(plan: GeneratePlan, chunk: int, found: Sequence[Sequence[SampledLine]]) -> None:
+    Folder(plan.out).publish(f"{READINGS}/{_chunk_name(chunk)}", msgspec.json.encode(found))
 
 
-def _load_readings(folder: Folder, chunks: int) -> dict[Address, tuple[LineReading, ...]]:
-    """Everything that was read, in order of addresses."""
-    readings: dict[Address, tuple[LineReading, ...]] = {}
-    for number in range(chunks):
-        path = f"{READINGS}/{_chunk_name(number)}"
+def _load_sample(folder: Folder, chunks: int) -> list[list[SampledLine]]:
+    pages: list[list[SampledLine]] = []
+    for chunk in range(chunks):
+        path = f"{READINGS}/{_chunk_name(chunk)}"
         try:
-            readings |= dict(msgspec.json.decode(folder.read(path), type=list[tuple[Address, tuple[LineReading, ...]]]))
+            pages += msgspec.json.decode(folder.read(path), type=list[list[SampledLine]])
         except msgspec.MsgspecError as error:
             raise BadInput(f"{folder.describe(path)}: damaged ({error}); remove it to read those pages again") from None
-    return readings
+    return [page for page in pages if page]

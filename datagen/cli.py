@@ -67,6 +67,46 @@ def bench_scale(
     typer.echo(scaling.as_json(figures) if as_json else scaling.as_text(figures))
 
 
+judge_app = typer.Typer(no_args_is_help=True, help="The OCR judge of synthetic pages: docs/judge.md.")
+app.add_typer(judge_app, name="judge", rich_help_panel="Generate")
+
+
+@judge_app.callback()
+def judge() -> None:
+    """The OCR judge of synthetic pages: docs/judge.md."""
+
+
+@judge_app.command("calibrate")
+def judge_calibrate(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    out: Annotated[str, typer.Option(help="Folder for calibration.json, report.html and what was read.")] = "out/judge",
+    pages: Annotated[int | None, typer.Option(min=50, help="Short for judge.sample_pages=N.")] = None,
+    executor: ExecutorOption = "ray",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Read a sample of a recipe's lines with OCR and fit the model that decides the clear ones; draws its curve.
+
+    The result serves every run of the recipe, whatever its rows and seed: judge.calibration=out/judge/calibration.json.
+    """
+    from datagen.audit import CALIBRATION, calibrate_recipe
+    from datagen.judge_report import describe_calibration, write_calibration_page
+    from datagen.plan import GenerateRecipe
+    from datagen.progress import show_progress
+    from datagen.recipes import find_recipe, load_recipe
+
+    changes = [*(overrides or []), *([f"judge.sample_pages={pages}"] if pages else [])]
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, changes)
+    with show_progress() as progress:
+        calibration = calibrate_recipe(
+            loaded, out, executor=executor, workers=workers, address=ray_address, progress=progress
+        )
+    page = page_of(out, "report.html")
+    write_calibration_page(calibration, loaded.judge, page)
+    typer.echo(f"{describe_calibration(calibration, loaded.judge)}\n{out}/{CALIBRATION}, {page}")
+
+
 @app.command(rich_help_panel="Generate")
 def generate(
     recipe: Recipe,
@@ -108,6 +148,8 @@ def generate(
     typer.echo(f"{out}: {report.kept:,} pictures kept in {report.shards} shards, {report.seconds:.1f} s")
     for reason, count in report.reasons.items():
         typer.echo(f"  dropped {count:,}: {reason}")
+    if report.judged:
+        typer.echo(f"  {engine.describe_judged(report.judged)}")
 
 
 @app.command(rich_help_panel="Generate")

@@ -18,7 +18,7 @@ import collections
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -45,6 +45,22 @@ _READERS = 32
 _SHARDS_A_BATCH = 2048
 """Shards whose records are in memory at a time."""
 
+JUDGED = pa.struct(
+    [
+        pa.field("calibration", pa.string()),  # SHA-256 of calibration.json
+        pa.field("pages", pa.int64()),  # that were judged
+        pa.field("lines", pa.int64()),
+        pa.field("lines_read", pa.int64()),  # by OCR, audited ones too
+        pa.field("audited_pages", pa.int64()),  # taken at random and read in full
+        pa.field("audited_lines", pa.int64()),
+        pa.field("pages_false_keep", pa.int64()),  # audited pages that the cascade would have kept and OCR drops
+        pa.field("pages_false_drop", pa.int64()),
+        pa.field("lines_false_keep", pa.int64()),  # audited lines that the cascade calls legible and OCR does not
+        pa.field("lines_false_drop", pa.int64()),
+    ]
+)
+"""What was read of the pages in one file, and how often the cascade erred where OCR looked beside it."""
+
 MANIFEST_SCHEMA = pa.schema(
     [
         pa.field("path", pa.string()),  # relative to the run folder
@@ -63,6 +79,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field(
             "reasons", pa.list_(pa.struct([pa.field("reason", pa.string()), pa.field("count", pa.int64())]))
         ),  # of rejected files, sorted by reason
+        pa.field("judged", JUDGED),  # null where no cascade judged
     ]
 )
 
@@ -80,6 +97,22 @@ class RunIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Counts of the cascade and its audit, see JUDGED."""
+
+    calibration: str
+    pages: int
+    lines: int
+    lines_read: int
+    audited_pages: int
+    audited_lines: int
+    pages_false_keep: int
+    pages_false_drop: int
+    lines_false_keep: int
+    lines_false_drop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
     """One published file."""
 
@@ -92,6 +125,8 @@ class FileRecord:
     row_groups: tuple[RowGroup, ...]
     reasons: dict[str, int] = field(default_factory=dict)
     """Why the rows of a rejected file were rejected."""
+    judged: Judged | None = None
+    """None where no cascade judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +158,8 @@ class RunTotals:
     kept: int
     reasons: dict[str, int]
     """Why rows were rejected, how often, most frequent first."""
+    judged: dict[str, int] | None = None
+    """Sums of the counts in JUDGED; None when no cascade judged."""
 
 
 def shard_path(recipe_hash: str, shard: int, keep: bool) -> str:
@@ -205,10 +242,12 @@ def publish_shard(
     reasons: Mapping[str, int] | None = None,
     seconds: float = 0.0,
     poisoned: Iterable[tuple[int, int]] = (),
+    judged: Mapping[bool, Judged] | None = None,
 ) -> CommitRecord:
     """Publish the files of one shard, then its commit record. A shard of no rows (None) leaves no file.
 
-    reasons: why the rows of `rejected` were rejected, how often. Raises BadInput when the disk is full.
+    reasons: why the rows of `rejected` were rejected, how often. judged: of the kept rows (True) and the rejected
+    ones (False). Raises BadInput when the disk is full.
     """
     files = []
     for built, keep in ((kept, True), (rejected, False)):
@@ -226,6 +265,7 @@ def publish_shard(
                 pixels_sha256=built.pixels_sha256,
                 row_groups=built.row_groups,
                 reasons={} if keep else dict(sorted((reasons or {}).items())),
+                judged=(judged or {}).get(keep),
             )
         )
     record = CommitRecord(shard=shard, files=tuple(files), seconds=round(seconds, 3), poisoned=tuple(poisoned))
@@ -283,7 +323,14 @@ def run_totals(run: Folder | Path | str) -> RunTotals:
     reasons: collections.Counter[str] = collections.Counter()
     for of_file in manifest["reasons"].to_pylist():
         reasons.update({entry["reason"]: entry["count"] for entry in of_file})
-    return RunTotals(kept=kept or 0, reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))))
+    judged: collections.Counter[str] = collections.Counter()
+    for of_file in filter(None, manifest["judged"].to_pylist()):
+        judged.update({name: count for name, count in of_file.items() if name != "calibration"})
+    return RunTotals(
+        kept=kept or 0,
+        reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        judged=dict(judged) or None,
+    )
 
 
 def _manifest(records: Iterable[CommitRecord]) -> pa.Table:
@@ -300,6 +347,7 @@ def _manifest(records: Iterable[CommitRecord]) -> pa.Table:
                 {"rows": group.rows, "offset": group.offset, "size": group.size} for group in file.row_groups
             ],
             "reasons": [{"reason": reason, "count": count} for reason, count in sorted(file.reasons.items())],
+            "judged": None if file.judged is None else asdict(file.judged),
         }
         for record in records
         for file in record.files

@@ -7,18 +7,18 @@ always full. Executors, worker counts, retries and crashes cannot change a byte.
 
 import collections
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datagen.audit import CalibratedJudge, audit_rows, calibrate_run
+from datagen.audit import JUDGED_COLUMNS, calibration_of_run, judged_of, open_judge
 from datagen.card import CARD, dataset_card
+from datagen.cascade import Calibration
 from datagen.child import Child, ChildDied
 from datagen.commit import CommitRecord, RunTotals, finish_run, publish_shard, start_run
 from datagen.execute import Executor, run_tasks
-from datagen.judge import Calibration
 from datagen.plan import TEXTS, Address, GeneratePlan, GenerateRecipe, Judge, describe_run, make_plan
 from datagen.progress import ProgressReport, silent
 from datagen.rows import CRASHED, crashed_row, draw_row, sample_page
@@ -49,12 +49,25 @@ class RunReport:
     """Of them, finished before this start."""
     seconds: float
     calibration: Calibration | None
+    judged: dict[str, int] | None
+    """What was read, and what the audit found: sums of `commit.JUDGED`."""
 
 
 def report_to_json(report: RunReport) -> dict[str, Any]:
-    """The report as numbers and strings: kept, reasons, shards, shards_before, seconds."""
-    names = ("kept", "reasons", "shards", "shards_before", "seconds")
+    """The report as numbers and strings: kept, reasons, shards, shards_before, seconds, judged."""
+    names = ("kept", "reasons", "shards", "shards_before", "seconds", "judged")
     return {name: getattr(report, name) for name in names}
+
+
+def describe_judged(judged: Mapping[str, int]) -> str:
+    """What was read and what the audit found, in a sentence."""
+    lines, compared = judged["lines"], judged["audited_lines"]
+    wrong = judged["lines_false_keep"] + judged["lines_false_drop"]
+    text = f"judged: {judged['lines_read']:,} of {lines:,} lines read by OCR"
+    if not compared:
+        return f"{text}; no page fell into the audit"
+    right = f"{compared - wrong:,} of {compared:,} lines decided as by full OCR ({(compared - wrong) / compared:.2%})"
+    return f"{text}; audit of {judged['audited_pages']} pages: {right}"
 
 
 def generate(
@@ -72,8 +85,8 @@ def generate(
 ) -> RunReport:
     """Make the run in the folder `out`, or go on with it; returns when every shard is finished.
 
-    Without `judge` a sample of `recipe.judge.sample_pages` rows is read by OCR first, and the rules are calibrated on
-    it (`calibration.json`, `readings/`). Beside the shards lie `recipe.yaml`, `fonts.json`, `photos.json`,
+    Without `judge` the cascade judges, calibrated by `recipe.judge.calibration` or on a sample that is read first
+    (`calibration.json`, `readings/`). Beside the shards lie `recipe.yaml`, `fonts.json`, `photos.json`,
     `texts.json`, `versions.json`. Raises BadInput for bad input, a full disk, or a folder of another run; what is
     finished is kept and the same call goes on from there.
     """
@@ -85,12 +98,9 @@ def generate(
         describe_run(folder, plan, recipe_yaml)
     calibration = None
     if judge is None:
-        calibration, readings = calibrate_run(
-            plan, executor=executor, workers=workers, address=address, progress=progress
-        )
-        audit = frozenset((address_.shard, address_.row) for address_ in audit_rows(plan))
-        judge = CalibratedJudge(calibration=calibration, config=recipe.judge, audit=audit, readings=readings)
-    plan = replace(plan, judge=judge)
+        calibration = calibration_of_run(plan, executor=executor, workers=workers, address=address, progress=progress)
+        judge = open_judge(plan, calibration)
+    plan = replace(plan, judge=judge, calibration="" if calibration is None else calibration.digest)
     done = sum(plan.rows_in(shard) for shard in before)
     reasons: collections.Counter[str] = collections.Counter()
     progress("draw", done, plan.rows, reasons)
@@ -109,6 +119,7 @@ def generate(
         shards_before=len(before),
         seconds=time.perf_counter() - started,
         calibration=calibration,
+        judged=totals.judged,
     )
 
 
@@ -166,11 +177,13 @@ def _make_shard(plan: GeneratePlan, shard: int, make_row: Callable[[Address], di
     kept, rejected = ShardBuilder(plan.schema), ShardBuilder(plan.schema)
     reasons: collections.Counter[str] = collections.Counter()
     poisoned = []
+    judged: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     for number in range(plan.rows_in(shard)):
         of_row: collections.Counter[str] = collections.Counter()
         for attempt in range(MAX_ATTEMPTS):
             row = make_row(Address(shard, number, attempt))
             (kept if row["keep"] else rejected).add(row)
+            judged[row["keep"]].append({name: row.get(name) for name in JUDGED_COLUMNS})
             if row["keep"]:
                 break
             of_row[row["reason"]] += 1
@@ -192,6 +205,7 @@ def _make_shard(plan: GeneratePlan, shard: int, make_row: Callable[[Address], di
         reasons,
         seconds=time.perf_counter() - started,
         poisoned=poisoned,
+        judged={keep: judged_of(rows, plan.calibration) for keep, rows in judged.items()} if plan.calibration else {},
     )
 
 

@@ -1,26 +1,22 @@
-"""Is the text of a synthetic page legible? By reading it, or by a rule calibrated on pages that were read.
+"""Is the text of a synthetic page legible? The rules of the judge, and what reading a line says.
 
 A line is judged against the clean print of the same line (black on white, same face and size): below 8 px the reader
-fails even on perfect print, and what it cannot read there is not the fault of the picture.
+fails even on perfect print, and what it cannot read there is not the fault of the picture. Which lines are read at all
+is decided in `cascade`.
 """
 
-import hashlib
-import json
-import os
-import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
-from datagen.calibrate import LegibilityModel, fit_legibility, line_features, wilson_interval
+from datagen.legibility import colour_step
 from datagen.ocr import Recognizer, count_characters, ned
+from datagen.ppocr import input_width
 from datagen.verdict import Verdict
 from fonts_manifest.config import Config
-from fonts_manifest.errors import BadInput
 from render_engine.spec import RenderedLine, RenderedPage
 
 if TYPE_CHECKING:
@@ -30,13 +26,14 @@ CLEAN_BELOW_PX = 8.0
 """From this em on, clean print is read at .99 and better (11 faces, English and Chinese): its NED is taken as 1.0."""
 _CLEAN_BELOW_INK_PX = 6.0  # the same for faces that draw small for their em
 _NOTHING_TO_GAIN = 0.98  # NED above which dividing by the clean NED cannot matter
+_FIXED_PX = 40
+"""Of the recogniser's input, as dear as all that a line costs whatever its width."""
 _CERTIFIABLE = 0.3
 """Clean NED under which the reader knows nothing about a line (LXGW WenKai at 5 px: .16): contrast decides then."""
-_FOLDS = 5
 
 
 class JudgeConfig(Config):
-    """When text counts as legible."""
+    """When text counts as legible, and how much of it is read to know. docs/judge.md explains the cascade."""
 
     recognizer: str = "rapidocr"
     """The reader, as `glyphmill bench ocr` lists them."""
@@ -54,8 +51,17 @@ class JudgeConfig(Config):
     min_colour_step: float = Field(default=16.0, ge=0, le=255)
     """Least difference of ink (at its opacity) and mean ground, RMS over RGB. A line below it is bad whatever OCR says:
     PP-OCR reads 254 on 255, which nobody can see. 16 is a WCAG ratio of 1.15 on white."""
-    sample_pages: int = Field(default=320, ge=300)
-    """Pages that are read in full: the sample of the calibration and the audit of the rules."""
+    calibration: str | None = None
+    """A calibration.json of `glyphmill judge calibrate` for the same pages, fonts, photographs and texts; null: one is
+    made when the run starts."""
+    sample_pages: int = Field(default=400, ge=50)
+    """Pages of which a few lines each are read to calibrate; they are none of the run's."""
+    agreement: float = Field(default=0.99, ge=0.5, le=1)
+    """So many decisions about lines should be those of full OCR: uncertain lines are read until that is expected."""
+    ocr_share: float = Field(default=0.08, ge=0, le=1)
+    """The most that reading uncertain lines may cost, as a share of reading every line."""
+    audit: float = Field(default=0.01, ge=0, le=1)
+    """Share of the pages, taken at random, that are read in full to measure the error; it comes on top."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +72,6 @@ class LineReading:
     """NED of the text in the picture against the text drawn."""
     clean_ned: float
     """The same for the clean print of the line; 1.0 where it was not read because it could not matter."""
-    features: tuple[float, ...] = ()
-    """`calibrate.line_features` of the line, so that a calibration needs no pixels."""
 
     @property
     def relative_ned(self) -> float | None:
@@ -75,23 +79,41 @@ class LineReading:
         return min(1.0, self.read_ned / self.clean_ned) if self.clean_ned >= _CERTIFIABLE else None
 
 
-def read_lines(recognizer: Recognizer, page: RenderedPage, assets: "Assets") -> list[LineReading]:
-    """Read every line of `page` at its known place, and its clean print where that matters (small and misread)."""
+def read_lines(
+    recognizer: Recognizer, page: RenderedPage, assets: "Assets", numbers: Sequence[int] | None = None
+) -> list[LineReading]:
+    """Read lines of `page` at their known places, and their clean print where that matters (small and misread).
+
+    numbers: which lines, all unless given; the readings come in their order.
+    """
     from render_engine.render import render_clean_line
 
     readings = []
-    features_NF = line_features(page.lines, page.image_HW3)
-    seen = recognizer.read_lines(page.image_HW3, [_with_margin(line) for line in page.lines])
-    for line, reading, features_F in zip(page.lines, seen, features_NF, strict=True):
+    lines = page.lines if numbers is None else [page.lines[number] for number in numbers]
+    seen = recognizer.read_lines(page.image_HW3, [_with_margin(line) for line in lines])
+    for line, reading in zip(lines, seen, strict=True):
         read_ned, clean_ned = ned(line.text, reading.text), 1.0
-        small = line.size_px < CLEAN_BELOW_PX or line.ink_height_px < _CLEAN_BELOW_INK_PX
-        if small and read_ned < _NOTHING_TO_GAIN:
+        if is_small(line) and read_ned < _NOTHING_TO_GAIN:
             clean_HW3 = render_clean_line(line, assets)
             height, width = clean_HW3.shape[:2]
             whole = (0.0, 0.0, float(width), 0.0, float(width), float(height), 0.0, float(height))
             clean_ned = ned(line.text, recognizer.read_lines(clean_HW3, [whole])[0].text)
-        readings.append(LineReading(read_ned=read_ned, clean_ned=clean_ned, features=tuple(features_F.tolist())))
+        readings.append(LineReading(read_ned=read_ned, clean_ned=clean_ned))
     return readings
+
+
+def is_small(line: RenderedLine) -> bool:
+    """Whether even the clean print of a line may be misread."""
+    return line.size_px < CLEAN_BELOW_PX or line.ink_height_px < _CLEAN_BELOW_INK_PX
+
+
+def reading_px(line: RenderedLine) -> int:
+    """What reading a line costs, in pixels of the recogniser's input: its width, and a fixed part; twice for small
+    lines, whose clean print is read as well when they are misread."""
+    corners_42 = np.asarray(_with_margin(line)).reshape(4, 2)
+    along, down = (float(np.linalg.norm(corners_42[corner] - corners_42[0])) for corner in (1, 3))
+    width, height = (along, down) if down < 1.5 * along else (down, along)
+    return (input_width(width, max(1.0, height)) + _FIXED_PX) * (2 if is_small(line) else 1)
 
 
 def _with_margin(line: RenderedLine) -> list[float]:
@@ -108,10 +130,24 @@ def _with_margin(line: RenderedLine) -> list[float]:
     return np.concatenate(corners).tolist()
 
 
+def read_legibility(reading: LineReading, line: RenderedLine, config: JudgeConfig) -> float:
+    """Relative NED of a line that was read, 0 to 1; contrast decides (0 or 1) where clean print cannot be read either,
+    and what nobody can see is 0."""
+    if not is_visible(line, config):
+        return 0.0
+    relative = reading.relative_ned
+    return relative if relative is not None else float(line.contrast >= config.min_contrast)
+
+
+def is_visible(line: RenderedLine, config: JudgeConfig) -> bool:
+    """Whether anybody could see the line at all."""
+    return colour_step(line) >= config.min_colour_step
+
+
 def judge_read(readings: Sequence[LineReading], page: RenderedPage, config: JudgeConfig) -> Verdict:
-    """The verdict of OCR. Its score is the page's mean relative NED, weighted by characters."""
-    legibility = [_read_legibility(r, line, config) for r, line in zip(readings, page.lines, strict=True)]
-    return _page_verdict(page.lines, legibility, config, config.min_line_ned, config.min_page_ned)
+    """The verdict of OCR on a page read in full. Its score is the mean relative NED, weighted by characters."""
+    legibility = [read_legibility(r, line, config) for r, line in zip(readings, page.lines, strict=True)]
+    return judge_page(page.lines, legibility, [value >= config.min_line_ned for value in legibility], config)
 
 
 def page_ned(readings: Sequence[LineReading], page: RenderedPage) -> float | None:
@@ -123,243 +159,18 @@ def page_ned(readings: Sequence[LineReading], page: RenderedPage) -> float | Non
     return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else None
 
 
-def _visible(line: RenderedLine, config: JudgeConfig) -> bool:
-    difference = np.subtract(line.ink_rgb, line.ground_rgb, dtype=np.float64)
-    return float(line.opacity * np.sqrt((difference**2).mean())) >= config.min_colour_step
-
-
-def _read_legibility(reading: LineReading, line: RenderedLine, config: JudgeConfig) -> float:
-    relative = reading.relative_ned
-    return relative if relative is not None else float(line.contrast >= config.min_contrast)
-
-
-def _page_verdict(
-    lines: Sequence[RenderedLine],
-    legibility: Sequence[float],
-    config: JudgeConfig,
-    line_floor: float,
-    page_floor: float,
+def judge_page(
+    lines: Sequence[RenderedLine], legibility: Sequence[float], legible: Sequence[bool], config: JudgeConfig
 ) -> Verdict:
+    """The verdict on a page from its lines: their (expected) relative NED, and which of them count as legible."""
     characters = [count_characters(line.text) for line in lines]
     if not sum(characters):
         return Verdict(keep=False, reason="no_text", score=0.0)
     if sum(characters) < config.min_characters:
         return Verdict(keep=False, reason="too_few_characters", score=float(sum(characters)))
-    visible = [_visible(line, config) for line in lines]
-    legibility = [value if seen else 0.0 for value, seen in zip(legibility, visible, strict=True)]
     score = sum(value * weight for value, weight in zip(legibility, characters, strict=True)) / sum(characters)
-    bad = [number for number in range(len(lines)) if legibility[number] < line_floor or not visible[number]]
-    if score >= page_floor and len(bad) <= config.max_bad_lines * len(lines):
+    bad = [line for line, good in zip(lines, legible, strict=True) if not good]
+    if score >= config.min_page_ned and len(bad) <= config.max_bad_lines * len(lines):
         return Verdict(keep=True, score=score)
-    faint = sum(lines[number].contrast < config.min_contrast or not visible[number] for number in bad)
+    faint = sum(line.contrast < config.min_contrast or not is_visible(line, config) for line in bad)
     return Verdict(keep=False, reason="low_contrast" if faint * 2 > len(bad) else "illegible", score=score)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """Decisions of the rules beside those of OCR on pages (or lines) that the rules had not seen."""
-
-    both_keep: int
-    both_drop: int
-    false_keep: int
-    """Kept by the rules, dropped by OCR."""
-    false_drop: int
-    """Dropped by the rules, kept by OCR."""
-
-    @property
-    def trials(self) -> int:
-        """How many were compared."""
-        return self.both_keep + self.both_drop + self.false_keep + self.false_drop
-
-    @property
-    def share(self) -> float:
-        """Equal decisions over all, 0 to 1."""
-        return (self.both_keep + self.both_drop) / self.trials if self.trials else 1.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of `share`."""
-        return wilson_interval(self.both_keep + self.both_drop, self.trials)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """The rules, what they were fitted on, and how far they can be trusted."""
-
-    model: LegibilityModel
-    line_threshold: float
-    """Predicted legibility under which a line counts as bad."""
-    page_threshold: float
-    """Predicted mean legibility under which a page goes."""
-    pages_read: int
-    lines_read: int
-    lines_uncertifiable: int
-    """Lines whose clean print the reader cannot read, or that nobody can see: contrast or colour decided for them, and
-    the model was not fitted on them."""
-    page_agreement: Agreement
-    """Cross-validated in 5 folds of pages, thresholds included."""
-    line_agreement: Agreement
-    read_keep_share: float
-    """Share of the sample that OCR keeps: what "keep everything" would agree on."""
-    recognizer: str
-    config: JudgeConfig
-    addresses: tuple[tuple[int, int, int], ...]
-    """(shard, row, attempt) of the pages that were read."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the whole calibration."""
-        return hashlib.sha256(calibration_to_json(self).encode()).hexdigest()
-
-
-def calibrate(
-    readings: Sequence[Sequence[LineReading]],
-    pages: Sequence[RenderedPage],
-    config: JudgeConfig,
-    *,
-    addresses: Sequence[tuple[int, int, int]] = (),
-    recognizer: str = "",
-) -> Calibration:
-    """Fit the rules to pages that were read; only their lines are used, the pixels went into `LineReading.features`.
-
-    Raises BadInput when fewer than 50 lines could be read: nothing can be learned from so few.
-    """
-    lines = [line for page in pages for line in page.lines]
-    page_N = np.repeat(np.arange(len(pages)), [len(page.lines) for page in pages])
-    flat = [reading for page_readings in readings for reading in page_readings]
-    known_N = np.array(
-        [r.relative_ned is not None and _visible(line, config) for r, line in zip(flat, lines, strict=True)], bool
-    )
-    if known_N.sum() < 50:
-        raise BadInput(
-            f"judge: only {int(known_N.sum())} lines of {len(pages)} pages could be read, a calibration needs 50; "
-            "read more pages"
-        )
-    truth_N = np.array([_read_legibility(r, line, config) for r, line in zip(flat, lines, strict=True)])
-    features_NF = np.array([reading.features for reading in flat])
-    weight_N = np.sqrt([max(1, count_characters(line.text)) for line in lines])
-    truth_keep = [judge_read(r, page, config).keep for r, page in zip(readings, pages, strict=True)]
-
-    def fit(take_N: Any) -> tuple[LegibilityModel, float, float]:
-        chosen_N = take_N & known_N
-        model = fit_legibility(features_NF[chosen_N], truth_N[chosen_N], weight_N[chosen_N])
-        predicted_N = model.predict(features_NF)
-        line_floor = _best_threshold(predicted_N[chosen_N], truth_N[chosen_N] >= config.min_line_ned)
-        inside = [number for number in range(len(pages)) if take_N[page_N == number].any()]
-        page_floor = _best_page_threshold(
-            [(pages[n].lines, predicted_N[page_N == n], truth_keep[n]) for n in inside], config, line_floor
-        )
-        return model, line_floor, page_floor
-
-    page_counts, line_counts = np.zeros((2, 2), int), np.zeros((2, 2), int)
-    for fold in range(_FOLDS):
-        held_N = page_N % _FOLDS == fold
-        model, line_floor, page_floor = fit(~held_N)
-        predicted_N = model.predict(features_NF)
-        for number in range(fold, len(pages), _FOLDS):
-            verdict = _page_verdict(
-                pages[number].lines, predicted_N[page_N == number].tolist(), config, line_floor, page_floor
-            )
-            page_counts[int(verdict.keep), int(truth_keep[number])] += 1
-        for kept, is_good in zip(
-            predicted_N[held_N & known_N] >= line_floor, truth_N[held_N & known_N] >= config.min_line_ned, strict=True
-        ):
-            line_counts[int(kept), int(is_good)] += 1
-    model, line_floor, page_floor = fit(np.ones(len(lines), bool))
-    return Calibration(
-        model=model,
-        line_threshold=round(line_floor, 6),
-        page_threshold=round(page_floor, 6),
-        pages_read=len(pages),
-        lines_read=int(known_N.sum()),
-        lines_uncertifiable=int((~known_N).sum()),
-        page_agreement=_agreement(page_counts),
-        line_agreement=_agreement(line_counts),
-        read_keep_share=sum(truth_keep) / len(truth_keep),
-        recognizer=recognizer,
-        config=config,
-        addresses=tuple(addresses),
-    )
-
-
-def judge_by_rules(page: RenderedPage, calibration: Calibration, config: JudgeConfig) -> tuple[Verdict, list[float]]:
-    """The verdict of the calibrated rules, and the predicted legibility of every line, 0 to 1."""
-    legibility = calibration.model.predict(line_features(page.lines, page.image_HW3)).tolist()
-    floors = (calibration.line_threshold, calibration.page_threshold)
-    return _page_verdict(page.lines, legibility, config, *floors), legibility
-
-
-def _agreement(counts_rules_truth: Any) -> Agreement:
-    (both_drop, false_drop), (false_keep, both_keep) = counts_rules_truth.tolist()
-    return Agreement(both_keep=both_keep, both_drop=both_drop, false_keep=false_keep, false_drop=false_drop)
-
-
-def _best_threshold(predicted_N: Any, good_N: Any) -> float:
-    """The cut between two predictions that separates good lines from bad ones with the fewest errors."""
-    order = np.argsort(predicted_N, kind="stable")
-    sorted_N, good_sorted_N = predicted_N[order], good_N[order]
-    # Cut k: the k lowest are called bad. Errors: good ones below, bad ones above.
-    errors = np.concatenate(([0], np.cumsum(good_sorted_N))) + np.concatenate(
-        ([(~good_sorted_N).sum()], (~good_sorted_N).sum() - np.cumsum(~good_sorted_N))
-    )
-    best = int(errors.argmin())
-    edges = np.concatenate(([0.0], sorted_N, [1.0]))
-    return float((edges[best] + edges[best + 1]) / 2) if best else 0.0
-
-
-def _best_page_threshold(
-    pages: Sequence[tuple[Sequence[RenderedLine], Any, bool]], config: JudgeConfig, line_floor: float
-) -> float:
-    candidates = np.linspace(0.0, 0.95, 39)
-    errors = [
-        sum(
-            _page_verdict(lines, predicted.tolist(), config, line_floor, float(floor)).keep != keep
-            for lines, predicted, keep in pages
-        )
-        for floor in candidates
-    ]
-    ties = np.flatnonzero(np.array(errors) == min(errors))
-    return float(candidates[ties[len(ties) // 2]])
-
-
-def calibration_to_json(calibration: Calibration) -> str:
-    """The calibration as JSON; equal calibrations give equal strings."""
-    data = asdict(calibration) | {"config": calibration.config.model_dump(mode="json")}
-    return json.dumps(data, ensure_ascii=False, sort_keys=True, indent=1) + "\n"
-
-
-def calibration_from_json(text: str, name: str = "calibration.json") -> Calibration:
-    """Read back what `calibration_to_json` wrote. Raises BadInput when it is none."""
-    try:
-        data: dict[str, Any] = json.loads(text)
-        model = {key: tuple(values) for key, values in data.pop("model").items()}
-        return Calibration(
-            model=LegibilityModel(**model),
-            page_agreement=Agreement(**data.pop("page_agreement")),
-            line_agreement=Agreement(**data.pop("line_agreement")),
-            config=JudgeConfig.model_validate(data.pop("config")),
-            addresses=tuple((int(s), int(r), int(a)) for s, r, a in data.pop("addresses")),
-            **data,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadInput(f"{name}: is no calibration of this version ({type(error).__name__}: {error})") from None
-
-
-def save_calibration(calibration: Calibration, path: Path) -> None:
-    """Write the calibration so that readers see all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(calibration_to_json(calibration), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise BadInput(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def load_calibration(path: Path) -> Calibration:
-    """Read what `save_calibration` wrote. Raises BadInput when it is missing or damaged."""
-    try:
-        return calibration_from_json(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read ({error})") from None

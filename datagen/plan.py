@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 import pyarrow as pa
 from pydantic import Field
 
+from datagen.agreement import Agreement
 from datagen.commit import RunIdentity
 from datagen.corpus import CorpusConfig, open_corpus
 from datagen.judge import JudgeConfig, LineReading
@@ -25,7 +26,7 @@ from fonts_manifest.manifest import Manifest, load_manifest, save_manifest
 from fonts_manifest.scan import FontsConfig, scan_fonts
 from render_engine.distribution import PageDistribution
 from render_engine.render import Assets
-from render_engine.spec import RenderedPage
+from render_engine.spec import PageSpec, RenderedPage
 from render_engine.template import bundled_templates, templates_digest
 
 FONTS = "fonts.json"
@@ -61,7 +62,7 @@ class GenerateRecipe(Config):
     pages: PageDistribution = PageDistribution()
     """Which pages are drawn, and how often."""
     judge: JudgeConfig = JudgeConfig()
-    """When text counts as legible, and how many pages OCR reads to calibrate the rules for the others."""
+    """When text counts as legible, and how much of it OCR reads to know."""
 
 
 class Address(NamedTuple):
@@ -73,29 +74,40 @@ class Address(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PageAudit:
+    """What the cascade made of a page that was read in full beside."""
+
+    keep: bool
+    lines: Agreement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """A verdict and what led to it."""
 
     verdict: Verdict
-    judged_by: Literal["ocr", "rules", "none"]
-    readings: tuple[LineReading, ...] | None = None
-    """One for each line; None when the page was not read."""
+    judged_by: Literal["ocr", "cascade", "none"]
+    """ocr: every line was read, in an audit. cascade: uncertain ones at most."""
+    readings: tuple[LineReading | None, ...] | None = None
+    """One for each line, None for a line that was not read; None when nothing was judged."""
     legibility: tuple[float, ...] | None = None
-    """Predicted by the rules, one for each line; None without rules."""
+    """Chance of each line to be legible, by the cascade's model; None without."""
     ned: float | None = None
+    """Of a page read in full."""
+    audit: PageAudit | None = None
 
 
 class Judge(Protocol):
-    """Decides what is kept: a pure function of the page and its address. Picklable."""
+    """Decides what is kept: a pure function of the page, its spec and its address. Picklable."""
 
-    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement: ...
+    def __call__(self, page: RenderedPage, spec: PageSpec, assets: Assets, address: Address) -> Judgement: ...
 
 
 @dataclass(frozen=True, slots=True)
 class KeepAll:
     """Judges nothing."""
 
-    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
+    def __call__(self, page: RenderedPage, spec: PageSpec, assets: Assets, address: Address) -> Judgement:
         """Keep."""
         return Judgement(verdict=Verdict(keep=True), judged_by="none")
 
@@ -122,6 +134,8 @@ class GeneratePlan:
     out: str = ""
     """The run folder; "" when nothing is written."""
     judge: Judge = KeepAll()
+    calibration: str = ""
+    """Digest of what the cascade goes by; "" when another judge decides."""
 
     @property
     def shards(self) -> int:

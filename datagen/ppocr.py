@@ -53,9 +53,13 @@ def characters() -> tuple[str, ...]:
 def resize_line(line_HW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """A line of any size -> (48, W, 3) uint8 for the recogniser, W a multiple of 16."""
     height, width = line_HW3.shape[:2]
-    steps = math.ceil(LINE_HEIGHT_PX * LINE_WIDTH_SCALE * width / height / WIDTH_STEP_PX)
-    size = (min(max(1, steps) * WIDTH_STEP_PX, MAX_LINE_WIDTH_PX), LINE_HEIGHT_PX)
-    return np.asarray(cv2.resize(line_HW3, size), np.uint8)
+    return np.asarray(cv2.resize(line_HW3, (input_width(width, height), LINE_HEIGHT_PX)), np.uint8)
+
+
+def input_width(width_px: float, height_px: float) -> int:
+    """Width of the recogniser's input for a line of that size."""
+    steps = math.ceil(LINE_HEIGHT_PX * LINE_WIDTH_SCALE * width_px / height_px / WIDTH_STEP_PX)
+    return min(max(1, steps) * WIDTH_STEP_PX, MAX_LINE_WIDTH_PX)
 
 
 def decode_ctc(

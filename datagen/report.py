@@ -13,6 +13,7 @@ import yaml
 from datagen.charts import histogram_svg
 from datagen.commit import read_manifest
 from datagen.explain import threshold_figures
+from datagen.judge_report import judged_section
 from datagen.page import facts, figure, folded, grid, heat_table, paragraph, table, write_page
 from datagen.samples import light_rows, picture_of, rows_by_id, spread, with_boxes
 from datagen.storage import Folder
@@ -55,6 +56,9 @@ def run_sections(run: str | Path) -> list[tuple[str, str]]:
     if dropped:
         compared = _reasons(dropped) + _at_threshold(place, rows) + _rejected_sheet(place, dropped)
         sections.append(("Kept beside dropped", compared))
+    judged = judged_section(place)
+    if judged:
+        sections.append(("How they were judged", judged))
     sections.append(("What is in them", _histograms(kept, dropped)))
     listed = _listed(place, "fonts.json", "faces")
     faces = _faces(rows, {face["face_id"]: f"{face['family']} {face['style']}" for face in listed})
@@ -72,7 +76,7 @@ def _overview(run: str, rows: list[dict[str, Any]], kept: list[dict[str, Any]], 
         (f"{len(kept):,}", "pictures kept"),
         (f"{len(dropped):,}", "pictures dropped, with reasons"),
         (f"{sum(row['characters'] or 0 for row in kept):,}", "characters in the kept ones"),
-        (f"{read:,}", "pictures read by OCR"),
+        (f"{read:,}", "pictures read in full by OCR"),
         (f"{manifest.num_rows}", "Parquet files"),
         (
             ", ".join(f"{language} {count:,}" for language, count in sorted(languages.items())),

@@ -101,7 +101,7 @@ def draw_row(plan: GeneratePlan, address: Address) -> dict[str, Any]:
     if sampled.page is None:
         judgement = Judgement(verdict=Verdict(keep=False, reason=sampled.reason), judged_by="none")
     else:
-        judgement = plan.judge(sampled.page, workshop.assets, sampled.address)
+        judgement = plan.judge(sampled.page, sampled.spec, workshop.assets, sampled.address)
     return to_row(plan, sampled, judgement, workshop.licences)
 
 
@@ -178,6 +178,13 @@ def _verdict_columns(judgement: Judgement) -> dict[str, Any]:
         "reason": judgement.verdict.reason,
         "judged_by": judgement.judged_by,
         "ned": judgement.ned,
+        "audit": None
+        if judgement.audit is None
+        else {
+            "keep": judgement.audit.keep,
+            "false_keep": judgement.audit.lines.false_keep,
+            "false_drop": judgement.audit.lines.false_drop,
+        },
     }
 
 

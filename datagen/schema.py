@@ -26,7 +26,7 @@ LINE = pa.struct(
         ),  # what the block is on its page: paragraph, heading, cell, ...; null when unknown
         pa.field("read_ned", pa.float32()),  # NED of what OCR read against `text`; null when not read
         pa.field("clean_ned", pa.float32()),  # the same for the line in black on white; null when not read
-        pa.field("legibility", pa.float32()),  # estimate of read_ned / clean_ned, 0 to 1, by the calibrated rule
+        pa.field("legibility", pa.float32()),  # chance that the line is legible, 0 to 1, by the calibrated model
     ]
 )
 
@@ -58,7 +58,7 @@ SCHEMA = pa.schema(
         pa.field("characters", pa.int32()),  # without blanks; drawn, or read by OCR in real pictures
         pa.field("characters_per_mp", pa.float32()),  # characters over megapixels
         pa.field("text_area", pa.float32()),  # share of the picture covered by line quads, 0 to 1
-        pa.field("ned", pa.float32()),  # mean read_ned / clean_ned over the lines, weighted by characters
+        pa.field("ned", pa.float32()),  # mean read_ned / clean_ned over the lines, weighted by characters; read in full
         pa.field("sharpness", pa.float32()),  # log ratio of high to middle spectral power (real pictures)
         pa.field("density_class", pa.string()),  # none, sparse, medium or dense: by characters_per_mp, see density.py
         # scores of real pictures; those that no rule had to ask for are null, see scores.py
@@ -85,7 +85,17 @@ SCHEMA = pa.schema(
         pa.field("keep", pa.bool_()),
         pa.field("reason", pa.string()),  # why it was rejected; "" when kept
         pa.field("detail", pa.string()),  # what exactly was wrong with a file, or the rule that failed and its scores
-        pa.field("judged_by", pa.string()),  # "ocr", "rules" or "none"
+        pa.field("judged_by", pa.string()),  # "ocr", "cascade", "rules" or "none"
+        pa.field(  # what the cascade said of a page that was read in full to audit it; null for all others
+            "audit",
+            pa.struct(
+                [
+                    pa.field("keep", pa.bool_()),
+                    pa.field("false_keep", pa.int32()),  # lines it calls legible and OCR does not
+                    pa.field("false_drop", pa.int32()),
+                ]
+            ),
+        ),
     ]
 )
 

@@ -17,6 +17,11 @@ def rng_for_shard(seed: int, shard: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(shard, 0))))
 
 
+def rng_for_page(seed: int, address: tuple[int, int, int], purpose: int) -> np.random.Generator:
+    """A generator for a choice about a page (shard, row, attempt) beside its drawing (its key has another length)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(*address, purpose))))
+
+
 def rng_for_run(seed: int, purpose: int) -> np.random.Generator:
     """A generator for a choice that concerns a whole run, apart from every row's (its key has another length)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(purpose,))))

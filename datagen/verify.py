@@ -12,8 +12,9 @@ import yaml
 from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
+from datagen.audit import JUDGED_COLUMNS, judged_of
 from datagen.codec import decode_png
-from datagen.commit import KEPT, MANIFEST, REJECTED, read_identity, read_manifest
+from datagen.commit import KEPT, MANIFEST, REJECTED, Judged, read_identity, read_manifest
 from datagen.decode import ImageProblem
 from datagen.plan import FONTS, RECIPE
 from datagen.redraw import RunAssets
@@ -31,10 +32,11 @@ def verify_run(run: Folder | Path | str, sample: int = 20) -> str:
     """Check a finished run and say in a sentence what was checked.
 
     The manifest: every shard of the run's identity is in it, every file once, and the rows kept are those that the
-    recipe asks for. Every file: its size, SHA-256, number of rows, digest of the pixels. Every row: kept or rejected as
-    its file says, its id unique; synthetic rows: each address kept exactly once, every earlier attempt rejected beside
-    it. `sample` rows, the same ones every time: the stored picture decodes to its digest and, when synthetic, is drawn
-    again equal. Shards are looked at one by one, so memory does not grow with the rows of synthetic pictures.
+    recipe asks for. Every file: its size, SHA-256, rows, digest of the pixels, what was audited. Every row: kept or
+    rejected as its file says, its id unique; synthetic rows: each address kept exactly once, every earlier attempt
+    rejected beside it. `sample` rows, the same ones every time: the stored picture decodes to its digest and, when
+    synthetic, is drawn again equal. Shards are looked at one by one, so memory does not grow with the rows of synthetic
+    pictures.
     Raises BadInput with the first thing that is wrong.
     """
     folder = run if isinstance(run, Folder) else Folder(str(run))
@@ -108,12 +110,15 @@ def _checked_file(folder: Folder, file: dict[str, Any]) -> list[dict[str, Any]]:
     name = folder.describe(path)
     if len(raw) != file["bytes"] or hashlib.sha256(raw).hexdigest() != file["sha256"]:
         raise BadInput(f"{name}: its {len(raw)} bytes are not those that the manifest names; make the run again")
-    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(raw), columns=_CHECKED).to_pylist()
+    judged = [] if file["judged"] is None else [name for name in JUDGED_COLUMNS if name not in _CHECKED]
+    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(raw), columns=_CHECKED + judged).to_pylist()
     if len(rows) != file["rows"]:
         raise BadInput(f"{name}: holds {len(rows)} rows, the manifest says {file['rows']}")
     digest = hashlib.sha256("".join(f"{row['pixels_sha256'] or ''}\n" for row in rows).encode()).hexdigest()
     if digest != file["pixels_sha256"]:
         raise BadInput(f"{name}: the digest of its pixels is not the one in the manifest")
+    if judged and judged_of(rows, file["judged"]["calibration"]) != Judged(**file["judged"]):
+        raise BadInput(f"{name}: what was read and audited is not what the manifest says")
     return rows
 
 

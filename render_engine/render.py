@@ -6,6 +6,7 @@ from functools import partial
 from typing import Protocol
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -337,6 +338,30 @@ def _annotate(
             )
         )
     return tuple(annotated)
+
+
+def render_ink(spec: PageSpec, assets: Assets) -> npt.NDArray[np.uint8]:
+    """(H, W) uint8: how much of each pixel the letters of the page cover, 0 to 255, before anything was done to it.
+
+    The page once more in black on white: no ground, no effects, no degradation, but the same places, bent and tilted
+    alike. Raises RenderError as `render` does.
+    """
+    white = PlainGround(rgb=(255, 255, 255))
+    plain = {"ink_rgb": (0, 0, 0), "opacity": 1.0, "min_contrast": 1.0, "plate": None, "shadow": None, "outline": None}
+    surface = spec.surface
+    if surface is not None:
+        surface = msgspec.structs.replace(surface, ground=white, light=(1.0, 1.0, 1.0), shadow_opacity=0.0)
+    bare = msgspec.structs.replace(
+        spec,
+        background=white,
+        blocks=tuple(msgspec.structs.replace(block, **plain) for block in spec.blocks),
+        antialias="grey",
+        blend="srgb",
+        shapes=(),
+        surface=surface,
+        degradation=None,
+    )
+    return 255 - render(bare, assets).image_HW3[:, :, 1]
 
 
 def render_clean_line(line: RenderedLine, assets: Assets) -> npt.NDArray[np.uint8]:

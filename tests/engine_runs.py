@@ -22,7 +22,7 @@ from fonts_manifest.manifest import Manifest
 from fonts_manifest.scan import FontsConfig
 from render_engine.distribution import PageDistribution
 from render_engine.render import Assets
-from render_engine.spec import RenderedPage
+from render_engine.spec import PageSpec, RenderedPage
 
 TEXT = """The committee met on Tuesday to consider the proposals that had been sent in during the summer.
 
@@ -37,7 +37,7 @@ class DropSome:
 
     seconds: float = 0.0
 
-    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
+    def __call__(self, page: RenderedPage, spec: PageSpec, assets: Assets, address: Address) -> Judgement:
         time.sleep(self.seconds)
         dropped = address.row % 4 == 1 and address.attempt == 0
         return Judgement(verdict=Verdict(keep=not dropped, reason="tired" if dropped else ""), judged_by="none")
@@ -102,12 +102,12 @@ class Segfault:
     deaths: str = ""
     """A folder in which every death leaves a file, to be counted."""
 
-    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
+    def __call__(self, page: RenderedPage, spec: PageSpec, assets: Assets, address: Address) -> Judgement:
         if tuple(address) in self.at:
             if self.deaths:
                 Path(self.deaths, uuid.uuid4().hex).touch()
             ctypes.string_at(0)
-        return DropSome()(page, assets, address)
+        return DropSome()(page, spec, assets, address)
 
 
 def make_inputs(path: Path) -> Path:

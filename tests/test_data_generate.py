@@ -16,10 +16,8 @@ from PIL import Image
 from pyarrow import parquet as pq
 
 from datagen import commit
-from datagen.audit import audit_rows
 from datagen.codec import decode_png
 from datagen.generate import generate, generate_shard
-from datagen.judge import JudgeConfig
 from datagen.plan import Address, Judgement, KeepAll, make_plan
 from datagen.preview import contact_sheet, preview, write_preview
 from datagen.recipes import recipe_hash, recipe_to_yaml
@@ -31,14 +29,14 @@ from datagen.verify import verify_run
 from fonts_manifest.errors import BadInput
 from render_engine.distribution import PageDistribution
 from render_engine.render import Assets
-from render_engine.spec import RenderedLine, RenderedPage
+from render_engine.spec import PageSpec, RenderedLine, RenderedPage
 
 
 @dataclass(frozen=True)
 class DropAll:
     """Rejects everything."""
 
-    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
+    def __call__(self, page: RenderedPage, spec: PageSpec, assets: Assets, address: Address) -> Judgement:
         return Judgement(verdict=Verdict(keep=False, reason="illegible"), judged_by="none")
 
 
@@ -269,19 +267,6 @@ def test_a_page_depends_on_its_address_only(folder: Path) -> None:
         assert forwards[address].spec == backwards[address].spec
         np.testing.assert_array_equal(forwards[address].page.image_HW3, backwards[address].page.image_HW3)
     assert len({page.spec for page in forwards.values()}) == 4
-
-
-def test_audit_rows_are_a_fixed_sample_of_distinct_rows(folder: Path) -> None:
-    recipe = make_recipe(folder, rows=5000, rows_per_shard=999, judge=JudgeConfig(sample_pages=300))
-    plan = make_plan(recipe, "", "")
-    rows = audit_rows(plan)
-    assert rows == audit_rows(plan) == sorted(set(rows))
-    assert len(rows) == 300
-    assert all(address.row < plan.rows_in(address.shard) and address.attempt == 0 for address in rows)
-    assert rows != audit_rows(replace(plan, seed=6))
-    shards = [address.shard for address in rows]
-    assert all(shards.count(shard) > 25 for shard in range(5))  # 60 expected in each
-    assert len(audit_rows(replace(plan, rows=17))) == 17
 
 
 def test_a_language_without_text_is_refused_before_anything_is_drawn(folder: Path, tmp_path: Path) -> None:

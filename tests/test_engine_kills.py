@@ -24,7 +24,7 @@ from datagen.storage import TEMPORARY, Folder
 from datagen.verify import verify_run
 from fonts_manifest.errors import BadInput
 from render_engine.render import Assets
-from render_engine.spec import RenderedPage
+from render_engine.spec import PageSpec, RenderedPage
 
 ROWS = 240
 """In 40 shards."""
@@ -276,10 +276,10 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(folder: Path, small: di
 class FailOnce:
     """As DropSome, but raises in the middle of the third shard."""
 
-    def __call__(self, page: RenderedPage, assets: Assets, address: Address) -> Judgement:
+    def __call__(self, page: RenderedPage, spec: PageSpec, assets: Assets, address: Address) -> Judgement:
         if (address.shard, address.row) == (2, 3):
             raise RuntimeError("a bug in a judge")
-        return DropSome()(page, assets, address)
+        return DropSome()(page, spec, assets, address)
 
 
 @pytest.mark.parametrize("where", [pytest.param("disk", marks=pytest.mark.slow), "s3"])

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from datagen.charts import histogram_svg, lines_svg
+from datagen.charts import lines_svg
 from datagen.commit import read_rows
-from datagen.judge import Agreement, load_calibration
 from datagen.page import facts, figure, grid, paragraph, table, write_page
 from datagen.report import run_sections
 from vae.bootstrap import Figure
@@ -42,7 +41,6 @@ def write_demo_report(
     sections = [
         ("The chain", _overview(out, seconds)),
         *((f"Synthetic: {heading.lower()}", html) for heading, html in run_sections(out / "synthetic")),
-        ("How the judge was calibrated", _calibration(out)),
         *((f"Real: {heading.lower()}", html) for heading, html in run_sections(out / "real")),
         ("Training", _training(out, trained)),
         ("What the network adds to its skip", _figures(rows, trained) + _pictures(comparisons)),
@@ -64,57 +62,6 @@ def _overview(out: Path, seconds: Mapping[str, float]) -> str:
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {platform.system()}"
     stages = table(["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in seconds.items()])
     return facts(figures) + stages + paragraph(f"Machine: {machine}.", note=True)
-
-
-def _calibration(out: Path) -> str:
-    calibration = load_calibration(out / "synthetic" / "calibration.json")
-    rows = [
-        ["pages", *_agreement(calibration.page_agreement)],
-        ["lines", *_agreement(calibration.line_agreement)],
-    ]
-    text = (
-        f"Reading every picture would take longer than all the rest. {calibration.pages_read} rows, each equally "
-        f"likely by the run's seed, were read in full ({calibration.lines_read:,} lines, by {calibration.recognizer}, "
-        "each line against its own clean print); the others are judged by rules fitted on them. Agreement is "
-        "cross-validated: every page is judged by rules that were fitted without it."
-    )
-    header = ["", "agree", "95 % interval", "rules keep, OCR drops", "rules drop, OCR keeps"]
-    scores = read_rows(out / "synthetic", columns=["ned", "judged_by", "keep", "lines"]).to_pylist()
-    read = [row for row in scores if row["judged_by"] == "ocr"]
-    by_size = _ned_by_size(read)
-    charts = grid(
-        [
-            histogram_svg(
-                {"kept": [r["ned"] for r in read if r["keep"]], "dropped": [r["ned"] for r in read if not r["keep"]]},
-                label="OCR score of the pictures that were read",
-                value_range=(0.0, 1.0),
-            ),
-            lines_svg(by_size, x_label="em, px", y_label="NED relative to clean print"),
-        ],
-        wide=True,
-    )
-    return paragraph(text) + table(header, rows) + charts
-
-
-def _agreement(agreement: Agreement) -> list[str]:
-    low, high = agreement.interval
-    return [f"{agreement.share:.3f}", f"{low:.3f} to {high:.3f}", str(agreement.false_keep), str(agreement.false_drop)]
-
-
-def _ned_by_size(
-    read: Sequence[Mapping[str, list[dict[str, float | str | None]]]],
-) -> dict[str, tuple[list[float], list[float]]]:
-    """Language -> (em in px, mean NED of its lines relative to clean print), by whole pixels."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for row in read:
-        for line in row["lines"]:
-            ned, clean, size = line["read_ned"], line["clean_ned"], line["size_px"]
-            if isinstance(ned, float) and isinstance(clean, float) and isinstance(size, float) and clean > 0:
-                found.setdefault(str(line["lang"]), {}).setdefault(round(size), []).append(min(1.0, ned / clean))
-    return {
-        lang: ([float(size) for size in sorted(sizes)], [float(np.mean(sizes[size])) for size in sorted(sizes)])
-        for lang, sizes in sorted(found.items())
-    }
 
 
 def _training(out: Path, trained: TrainReport) -> str:
