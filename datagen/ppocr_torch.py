@@ -32,6 +32,8 @@ class Recogniser(nn.Module):
         graph = _read_graph(path)
         pooled = next(step for step in graph.steps if step.operator == "AveragePool")
         classified = [step for step in graph.steps if step.operator == "MatMul"][-1]
+        lowered = next(s for s in graph.steps if s.operator == "Conv" and list(s.attributes["strides"]) == [2, 1])
+        self._first_stage = lowered.inputs[0]
         self._maps, self._encoded, self._logits = pooled.inputs[0], classified.inputs[0], graph.steps[-1].inputs[0]
         self.network = Network(graph)
 
@@ -42,6 +44,10 @@ class Recogniser(nn.Module):
     def encode(self, lines_B3HW: Tensor) -> Tensor:
         """Features (B, T, 120) that the classes are told from: what the reader knows of every step of a line."""
         return self.network(lines_B3HW, self._encoded)[0]
+
+    def glance(self, lines_B3HW: Tensor) -> Tensor:
+        """Maps (B, 96, 12, W / 4) of the backbone's first stage: edges and strokes, for a quarter of the whole cost."""
+        return self.network(lines_B3HW, self._first_stage)[0]
 
     def look(self, lines_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of one pass: the backbone's maps (B, C, 3, w), the features (B, T, 120) and the logits (B, T, K)."""

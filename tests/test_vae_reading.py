@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from datagen.ppocr_torch import normalise_lines
 from vae.batch import to_unit_range
-from vae.reading import ReadingLoss, _grid, _perspective, _visible, load_reading_loss
+from vae.reading import ReadingLoss, StrokeLoss, _grid, _perspective, _visible, load_reading_loss
 
 LINE = np.array([[8, 20], [104, 20], [104, 36], [8, 36]], np.float32)
 """Around the words of `page`."""
@@ -18,7 +18,16 @@ LINE = np.array([[8, 20], [104, 20], [104, 36], [8, 36]], np.float32)
 
 @pytest.fixture(scope="module")
 def reading() -> ReadingLoss:
-    return load_reading_loss(lines=2)
+    found = load_reading_loss(lines=2, depth="all")
+    assert isinstance(found, ReadingLoss)
+    return found
+
+
+@pytest.fixture(scope="module")
+def strokes() -> StrokeLoss:
+    found = load_reading_loss(lines=2, depth="early")
+    assert isinstance(found, StrokeLoss)
+    return found
 
 
 def page(words: str = "glyph mill") -> np.ndarray:
@@ -97,6 +106,42 @@ def test_terms_of_a_picture_do_not_depend_on_its_neighbours(reading: ReadingLoss
         alone = reading(pair[i : i + 1], images(page()), quads[i : i + 1])
         for name, term in together.items():
             assert float(term[i]) == pytest.approx(float(alone[name]), rel=1e-4, abs=1e-6)
+
+
+def test_the_early_look_is_at_the_first_stage_of_the_reader(strokes: StrokeLoss) -> None:
+    plain, other = page(), page("glad milk")
+    (term,) = strokes(images(other), images(plain), [LINE[None]]).values()
+    maps = []
+    for picture in (other, plain):
+        cut = torch.from_numpy(picture[20:36, 8:104]).permute(2, 0, 1)[None].float() / 255
+        strip = F.pad(normalise_lines(cut, 288), (0, 512 - 288))
+        found = strokes.recogniser.glance(strip)
+        assert found.shape == (1, 96, 12, 128)
+        maps.append(found[0, :, :, :72].numpy())
+    unit_y, unit_x = (m / np.linalg.norm(m, axis=0) for m in maps)
+    assert float(term) == pytest.approx(((unit_y - unit_x) ** 2).sum(0).mean(), rel=0.05)
+
+
+def test_the_early_look_tells_letters_from_paper_and_reaches_their_pixels(strokes: StrokeLoss) -> None:
+    plain = page()
+    blurred = plain.copy()
+    blurred[20:36, 8:104] = cv2.GaussianBlur(plain, (0, 0), 1)[20:36, 8:104]
+    spotted = plain.copy()
+    spotted[44:60, 8:104] = 255 - plain[44:60, 8:104]
+    output = images(plain, blurred, spotted, blurred).requires_grad_()
+    quads = [*[LINE[None]] * 3, np.empty((0, 4, 2), np.float32)]
+    term = strokes(output, images(*[plain] * 4), quads)["read_strokes"]
+    same, blur, spot, unknown = term.tolist()
+    assert max(same, spot, unknown) == pytest.approx(0, abs=1e-6)
+    assert blur > 0.05
+    (gradient,) = torch.autograd.grad(term.sum(), output)
+    reached = gradient.abs().sum(1) > 0
+    assert reached[1, 20:36, 8:104].float().mean() > 0.9
+    assert not reached[1, :18].any()
+    assert not reached[1, 38:].any()
+    assert not reached[3].any()
+    alone = strokes(output[1:2], images(plain), quads[1:2])["read_strokes"]
+    assert alone.item() == pytest.approx(blur, rel=1e-4)
 
 
 @given(st.lists(st.floats(-0.3, 0.3), min_size=8, max_size=8), st.floats(1, 200))

@@ -48,8 +48,8 @@ class AblationRecipe(Config):
     @classmethod
     def _are_folder_names(cls, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name in given:
-            if not name.strip() or name.startswith(".") or not all(c.isalnum() or c in " ._+-()" for c in name):
-                raise ValueError(f"{name!r} is no name for a folder: letters, digits, blanks and ._+-() only")
+            if not name.strip() or name.startswith(".") or not all(c.isalnum() or c in " .,_+-()" for c in name):
+                raise ValueError(f"{name!r} is no name for a folder: letters, digits, blanks and .,_+-() only")
         return given
 
     @model_validator(mode="after")

@@ -3,6 +3,8 @@
 Legend: B pictures, H W pixels, C channels, N = h w positions, D feature width.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -41,8 +43,11 @@ class LossConfig(Config):
     """What PP-OCR's recogniser and detector see on the reconstruction against the original."""
     read_lines: int = Field(default=4, ge=1)
     """Lines of known place that are read on each picture, at most."""
+    read_depth: Literal["all", "early"] = "all"
+    """all: features, characters, places; early: the first stage of the recogniser alone, for a fraction of the cost."""
     read_every: int = Field(default=1, ge=1)
-    """The reader looks at every so many steps: it costs more than a small model."""
+    """The reader looks at every so many steps, and its weight is as many times larger then: it costs more than a small
+    model."""
     align_adaptive: bool = False
     """Scale the alignment so that its gradient at the encoder's end is as long as the reconstruction's (VA-VAE)."""
 

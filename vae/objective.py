@@ -15,7 +15,7 @@ from fonts_manifest.errors import BadInput
 from vae.alignment import SemanticEncoder, adaptive_weight, alignment_terms, load_dinov2, sample_positions
 from vae.losses import LossConfig, gradient_l1, l1, mse
 from vae.perceptual import LPIPS, load_lpips
-from vae.reading import ReadingLoss, load_reading_loss
+from vae.reading import ReadingLoss, StrokeLoss, load_reading_loss
 from vae.schedule import ever, value_at
 from vae.trainee import Reconstruction
 
@@ -35,8 +35,9 @@ class Objective(nn.Module):
         self.semantic: SemanticEncoder | None = (
             load_dinov2(config.align_model, config.align_layer, compression) if ever(config.align) else None
         )
-
-        self.reading: ReadingLoss | None = load_reading_loss(config.read_lines) if ever(config.read) else None
+        self.reading: ReadingLoss | StrokeLoss | None = (
+            load_reading_loss(config.read_lines, config.read_depth) if ever(config.read) else None
+        )
 
     @property
     def wants_quads(self) -> bool:
@@ -75,7 +76,7 @@ class Objective(nn.Module):
         if self.lpips is not None and now["lpips"]:
             with autocast():
                 terms["lpips"] = now["lpips"] * self.lpips(output, images_B3HW)
-        weight = value_at(config.read, step)
+        weight = value_at(config.read, step) * config.read_every
         if self.reading is not None and weight and step % config.read_every == 0:
             with autocast():
                 read = self.reading(output, images_B3HW, quads_px)

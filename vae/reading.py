@@ -7,8 +7,8 @@ trainer has such a term: a model trained with it must not be judged by the same 
 Legend: B pictures, H W pixels, L lines, T steps along a line, C features, K characters.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,9 @@ LINE_HEIGHT_PX = 48
 STRIP_WIDTHS_PX = (64, 128, 256, 512)
 """Lines are laid into the narrowest strip that holds them and padded as PP-OCR pads; longer ones are cut."""
 
-_STEP_PX = 8
+_STEP_PX, _CELL_PX = 8, 4
+"""Of a line at that height: a step of the recogniser, and a cell of its first stage."""
+
 _DETECTOR_PX = 32
 
 Quads = npt.NDArray[np.float32]
@@ -52,56 +54,26 @@ class ReadingLoss(nn.Module):
 
         The first two are 0 for a picture without a visible line.
         """
-        features_B, characters_B = self._lines(output_B3HW, target_B3HW, quads)
+        features_B, characters_B = _over_lines(output_B3HW, target_B3HW, quads, self.lines, self._compare, 2)
         return {
             "read_features": features_B,
             "read_characters": characters_B,
             "read_places": self._places(output_B3HW, target_B3HW),
         }
 
-    def _lines(
-        self, output_B3HW: torch.Tensor, target_B3HW: torch.Tensor, quads: Sequence[Quads]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        height, width = target_B3HW.shape[2:]
-        placed = [(i, line) for i, some in enumerate(quads) for line in _visible(some, height, width)[: self.lines]]
-        totals = target_B3HW.new_zeros(2, len(quads))
-        counts = np.bincount([i for i, _ in placed], minlength=len(quads))
-        for strip_px in STRIP_WIDTHS_PX:
-            own = [(i, line) for i, line in placed if _strip_width(line) == strip_px]
-            if not own:
-                continue
-            owners = torch.tensor([i for i, _ in own], device=totals.device)
-            used_px = torch.tensor([min(_line_width(line), strip_px) for _, line in own], device=totals.device)
-            grids = np.stack([_grid(line, strip_px, height, width) for _, line in own])
-            with torch.no_grad():
-                seen, logits = self._read(target_B3HW, owners, grids, used_px)
-            again, logits_again = self._read(output_B3HW, owners, grids, used_px)
-            valid_LT = torch.arange(seen.shape[1], device=totals.device) * _STEP_PX < used_px[:, None]
-            share_LT = valid_LT / valid_LT.sum(1, keepdim=True)
-            apart_LT = (F.normalize(again, dim=2) - F.normalize(seen, dim=2)).square().sum(2)
-            divergence_LT = F.kl_div(
-                logits_again.log_softmax(2), logits.log_softmax(2), log_target=True, reduction="none"
-            ).sum(2)
-            values = torch.stack([(apart_LT * share_LT).sum(1), (divergence_LT * share_LT).sum(1)])
-            totals = totals.index_add(1, owners, values)
-        means = totals / torch.from_numpy(counts).to(totals.device).clamp_min(1)
-        return means[0], means[1]
-
-    def _read(
-        self, images_B3HW: torch.Tensor, owners: torch.Tensor, grids: npt.NDArray[np.float32], used_px: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (L, T, C) and logits (L, T, K) of the lines laid into strips."""
-        grid_LHW2 = torch.from_numpy(grids).to(images_B3HW.device)
-        strips = []
-        for i in owners.unique().tolist():  # picture by picture: none is copied for every one of its lines
-            own_1HW2 = grid_LHW2[owners == i].flatten(0, 1)[None]
-            cut = F.grid_sample(images_B3HW[i : i + 1].float(), own_1HW2, padding_mode="border", align_corners=False)
-            strips.append(cut[0].unflatten(1, (-1, LINE_HEIGHT_PX)).transpose(0, 1))
-        columns = torch.arange(grid_LHW2.shape[2], device=used_px.device)
-        inside_L11W = (columns < used_px[:, None])[:, None, None]
-        # Pictures in [-1, 1] with red and blue exchanged, and 0 behind the end of a line: what PP-OCR was trained on.
-        _, features_LTC, logits_LTK = self.recogniser.look(torch.cat(strips).flip(1) * inside_L11W)
-        return features_LTC.float(), logits_LTK.float()
+    def _compare(self, output_L3HW: torch.Tensor, target_L3HW: torch.Tensor, used_px_L: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            _, seen_LTC, logits_LTK = self.recogniser.look(target_L3HW)
+        _, again_LTC, logits_again_LTK = self.recogniser.look(output_L3HW)
+        share_LT = _share_of_columns(used_px_L, seen_LTC.shape[1], _STEP_PX)
+        apart_LT = (F.normalize(again_LTC.float(), dim=2) - F.normalize(seen_LTC.float(), dim=2)).square().sum(2)
+        divergence_LT = F.kl_div(
+            logits_again_LTK.float().log_softmax(2),
+            logits_LTK.float().log_softmax(2),
+            log_target=True,
+            reduction="none",
+        ).sum(2)
+        return torch.stack([(apart_LT * share_LT).sum(1), (divergence_LT * share_LT).sum(1)])
 
     def _places(self, output_B3HW: torch.Tensor, target_B3HW: torch.Tensor) -> torch.Tensor:
         height, width = target_B3HW.shape[2:]
@@ -119,11 +91,94 @@ class ReadingLoss(nn.Module):
         return (crossed - entropy).flatten(1).mean(1)
 
 
-def load_reading_loss(lines: int) -> ReadingLoss:
+class StrokeLoss(nn.Module):
+    """The early look: only what the recogniser's first stage makes of lines, for a fraction of the cost."""
+
+    def __init__(self, recogniser: "Recogniser", lines: int) -> None:
+        """lines: looked at on each picture, at most."""
+        super().__init__()
+        self.recogniser, self.lines = recogniser, lines
+        self.eval().requires_grad_(False)
+
+    def forward(
+        self, output_B3HW: torch.Tensor, target_B3HW: torch.Tensor, quads: Sequence[Quads]
+    ) -> dict[str, torch.Tensor]:
+        """One term, (B,), of pictures in [-1, 1] and the lines known on each, 0 for a picture without a visible one:
+
+        read_strokes  mean over lines and cells of |m^_y - m^_x|^2, the maps of the first stage at length 1
+        """
+        (strokes_B,) = _over_lines(output_B3HW, target_B3HW, quads, self.lines, self._compare, 1)
+        return {"read_strokes": strokes_B}
+
+    def _compare(self, output_L3HW: torch.Tensor, target_L3HW: torch.Tensor, used_px_L: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            seen_LChw = F.normalize(self.recogniser.glance(target_L3HW).float(), dim=1)
+        again_LChw = F.normalize(self.recogniser.glance(output_L3HW).float(), dim=1)
+        share_Lw = _share_of_columns(used_px_L, seen_LChw.shape[3], _CELL_PX)
+        apart_Lw = (again_LChw - seen_LChw).square().sum(1).mean(1)
+        return (apart_Lw * share_Lw).sum(1)[None]
+
+
+Depth = Literal["all", "early"]
+
+
+def load_reading_loss(lines: int, depth: Depth) -> ReadingLoss | StrokeLoss:
     """With the networks of rapidocr's wheel. Raises BadInput when the wheel lacks them."""
     from datagen.ppocr_torch import load_detector, load_recogniser  # onnx's graphs: only where the term is used
 
+    if depth == "early":
+        return StrokeLoss(load_recogniser(), lines)
     return ReadingLoss(load_recogniser(), load_detector(), lines)
+
+
+_Compare = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Strips of the reconstruction, of the original, and their used widths in px -> (terms, L)."""
+
+
+def _over_lines(
+    output_B3HW: torch.Tensor,
+    target_B3HW: torch.Tensor,
+    quads: Sequence[Quads],
+    most: int,
+    compare: _Compare,
+    terms: int,
+) -> torch.Tensor:
+    """(terms, B): `compare` on the first `most` visible lines of each picture, their mean."""
+    height, width = target_B3HW.shape[2:]
+    placed = [(i, line) for i, some in enumerate(quads) for line in _visible(some, height, width)[:most]]
+    totals = target_B3HW.new_zeros(terms, len(quads))
+    counts = np.bincount([i for i, _ in placed], minlength=len(quads))
+    for strip_px in STRIP_WIDTHS_PX:
+        own = [(i, line) for i, line in placed if _strip_width(line) == strip_px]
+        if not own:
+            continue
+        owners = torch.tensor([i for i, _ in own], device=totals.device)
+        used_px = torch.tensor([min(_line_width(line), strip_px) for _, line in own], device=totals.device)
+        grids = np.stack([_grid(line, strip_px, height, width) for _, line in own])
+        output_L3HW, target_L3HW = (_cut(images, owners, grids, used_px) for images in (output_B3HW, target_B3HW))
+        totals = totals.index_add(1, owners, compare(output_L3HW, target_L3HW, used_px))
+    return totals / torch.from_numpy(counts).to(totals.device).clamp_min(1)
+
+
+def _cut(
+    images_B3HW: torch.Tensor, owners: torch.Tensor, grids: npt.NDArray[np.float32], used_px: torch.Tensor
+) -> torch.Tensor:
+    """(L, 3, 48, W): the lines laid into strips, as PP-OCR was trained: red and blue exchanged, 0 behind their end."""
+    grid_LHW2 = torch.from_numpy(grids).to(images_B3HW.device)
+    strips = []
+    for i in owners.unique().tolist():  # picture by picture: none is copied for every one of its lines
+        own_1HW2 = grid_LHW2[owners == i].flatten(0, 1)[None]
+        cut = F.grid_sample(images_B3HW[i : i + 1].float(), own_1HW2, padding_mode="border", align_corners=False)
+        strips.append(cut[0].unflatten(1, (-1, LINE_HEIGHT_PX)).transpose(0, 1))
+    columns = torch.arange(grid_LHW2.shape[2], device=used_px.device)
+    inside_L11W = (columns < used_px[:, None])[:, None, None]
+    return torch.cat(strips).flip(1) * inside_L11W
+
+
+def _share_of_columns(used_px_L: torch.Tensor, columns: int, column_px: int) -> torch.Tensor:
+    """(L, columns): equal weights that sum to 1 over the columns that begin inside the line, 0 behind it."""
+    valid_LT = torch.arange(columns, device=used_px_L.device) * column_px < used_px_L[:, None]
+    return valid_LT / valid_LT.sum(1, keepdim=True)
 
 
 def _visible(quads_px: Quads, height: int, width: int) -> list[Quads]:
