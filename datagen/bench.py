@@ -1,26 +1,29 @@
 """How fast rows are made: a stream of distinct pages over faces and sizes, stage by stage, others beside it.
 
-One process, one thread. Text and photographs are those of a recipe; every page is another one. Peers are given our
-lines, at our places, with their fonts opened before: they lay nothing out, measure no ground and keep no boxes.
+One process, a new one as a worker is, and one thread. Text and photographs are those of a recipe; every page is another
+one. Peers are given our lines, at our places, with their fonts opened before: they lay nothing out, measure no ground
+and keep no boxes.
 """
 
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from datagen.codec import encode_png
+from datagen.heap import keep_freed_memory
 from datagen.photos import PhotoStore, index_from_json, index_to_json
 from datagen.plan import Address, GeneratePlan, GenerateRecipe, Judgement, make_plan
 from datagen.rows import SampledPage, Workshop, to_row
@@ -37,11 +40,14 @@ from render_engine.spec import PageSpec, RenderedLine, RenderedPage, RenderError
 
 Image3 = npt.NDArray[np.uint8]
 STAGES = ("sample", "crop", "layout", "draw", "encode", "row", "parquet")
+BESIDE = ("sample", "parquet")
+"""Before and behind a row: what is drawn, and the file."""
 KEEP = Judgement(verdict=Verdict(keep=True), judged_by="none")
 MISSES_WHEN_WARM = 0.01
 """Share of glyphs that are new to the atlas, below which caches count as warm."""
 WARM_UP_PAGES = 200
 """Pages between two looks at that share."""
+ROWS_PER_SHARD = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +57,10 @@ class RenderFigures:
     text_glyphs_per_s: float
     """Visible glyphs laid out, painted, composed and annotated a second on 512 px pages, steady state."""
     rows_per_s_512: float
-    """Pages of 512 x 512 from crop to Parquet: crop, text, boxes, PNG, row, file. Without choosing what is drawn."""
+    """Pages of 512 x 512 made ready for Parquet: crop, text, boxes, PNG, row. Without choosing what is drawn."""
     rows_per_s_1024: float
     rows_per_s_512_with_sampling: float
-    """The same with the choice of text, faces, sizes and colours."""
+    """The same with the choice of text, faces, sizes and colours before and the Parquet file behind."""
     rows_per_s_complex: float
     """Structured pages of 512 x 512, from crop to PNG."""
     rows_per_s_compositional: float
@@ -64,13 +70,13 @@ class RenderFigures:
     ratio_to_skia: float | None
     """The same for skia-python's drawString; null where it is not installed."""
     rss_mb: float
-    """Peak resident memory of a process that draws and encodes 512 px pages."""
+    """Peak resident memory of the process up to its last row of 512 px, atlas, texts and photographs in it."""
     first_page_s: float
     """From the start of a new Python process to its first encoded 512 px page, compiled code in numba's cache."""
     cold_glyphs_per_s: float
     """The text stage of the first pages of a process, whose glyphs are all new to it."""
     warm_up_pages: int
-    """Pages drawn before `text_glyphs_per_s` was measured."""
+    """Pages whose glyphs the process knew before `text_glyphs_per_s` was measured."""
     new_glyphs: float
     """Share of the glyphs of the measured pages that had to be rasterised."""
     faces: int
@@ -79,7 +85,7 @@ class RenderFigures:
     stage_ms_512: dict[str, float]
     """Mean milliseconds a page of `STAGES`."""
     floor_ms_512: float
-    """What cannot be left out: the crop, one pass over the glyphs' pixels, the PNG, the file."""
+    """What cannot be left out: the crop, one pass over the glyphs' pixels, the PNG."""
     dropped: int
     """Pages that ended in a RenderError."""
 
@@ -123,20 +129,24 @@ class Stream:
         return sample_spec(rng, self.pages, plan.manifest.faces, workshop.corpus, plan.photos.photos)
 
     def warm_up(self, most_pages: int) -> tuple[int, float]:
-        """Draw pages until next to no glyph is new: how many, and the glyphs a second of the first of them."""
+        """Lay out pages until next to no glyph is new: how many; glyphs a second of the first, drawn as well."""
         assets, atlas = self.workshop.assets, self.workshop.assets.atlas
         pages, cold = 0, 0.0
         while pages < most_pages:
             known, glyphs, seconds = atlas.rasterised, 0, 0.0
-            for spec in self.specs(WARM_UP_PAGES):
-                image_HW3 = ground(spec, assets)
+            for spec in self.specs(min(WARM_UP_PAGES, most_pages - pages)):
+                image_HW3 = ground(spec, assets) if pages == 0 else None
                 start = time.process_time()
                 try:
-                    draw(spec, assets, lay_out(spec, assets), image_HW3)
+                    scratch = lay_out(spec, assets)
+                    if image_HW3 is None:
+                        atlas.find(scratch.keys[: scratch.glyph_count])
+                    else:
+                        draw(spec, assets, scratch, image_HW3)
                 except RenderError:
                     continue
                 seconds += time.process_time() - start
-                glyphs += assets.scratch.glyph_count
+                glyphs += scratch.glyph_count
             pages += WARM_UP_PAGES
             cold = cold or glyphs / seconds
             if atlas.rasterised - known < MISSES_WHEN_WARM * glyphs:
@@ -156,12 +166,13 @@ class Stream:
             except RenderError:
                 continue
             specs.append(spec)
+            if builder.rows == ROWS_PER_SHARD or number == self.drawn + count - 1:
+                builder.finish()
+                builder = ShardBuilder(self.plan.schema)
+                marks[-1] = time.process_time()
             for stage, (start, stop) in zip(STAGES, pairwise(marks), strict=True):
                 seconds[stage] += stop - start
         self.drawn += count
-        start = time.process_time()
-        builder.finish()
-        seconds["parquet"] += time.process_time() - start
         return seconds, glyphs, count - len(specs), specs
 
     def _row(self, spec: PageSpec, number: int, builder: ShardBuilder, marks: list[float]) -> int:
@@ -182,48 +193,51 @@ class Stream:
         return scratch.glyph_count
 
 
-def bench_render(recipe: GenerateRecipe, *, pages: int = 400, warm_up_pages: int = 6000) -> RenderFigures:
+def bench_render(recipe: GenerateRecipe, *, pages: int = 400, warm_up_pages: int = 20_000) -> RenderFigures:
     """Figures for the recipe's faces, photographs and texts: `pages` pages of 512 px, a quarter as many of 1024.
 
     Raises BadInput when something that the recipe names is missing.
     """
     plan = make_plan(recipe, "", "")
-    cv2.setNumThreads(1)
-    small = Stream(plan, dense_pages(recipe.pages, 512))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker:
+        return worker.submit(_measure, plan, pages, warm_up_pages).result()
+
+
+def _measure(plan: GeneratePlan, pages: int, warm_up_pages: int) -> RenderFigures:
+    small = Stream(plan, dense_pages(plan.pages, 512))
+    assets = small.workshop.assets
     warmed, cold = small.warm_up(warm_up_pages)
-    atlas = small.workshop.assets.atlas
-    known = atlas.rasterised
+    known = assets.atlas.rasterised
     stages, glyphs, dropped, specs = small.measure(pages)
-    new_glyphs = (atlas.rasterised - known) / glyphs
-    large = Stream(plan, dense_pages(recipe.pages, 1024))
-    large.workshop.assets = small.workshop.assets
+    new_glyphs = (assets.atlas.rasterised - known) / glyphs
+    rss_mb = _peak_resident_mb()
+    large = Stream(plan, dense_pages(plan.pages, 1024))
+    large.workshop.assets = assets
     large.warm_up(WARM_UP_PAGES)
     stages_1024, _, dropped_1024, specs_1024 = large.measure(max(8, pages // 4))
     peers = specs[: max(8, pages // 4)]
-    chosen = stages.pop("sample")
-    stages_1024.pop("sample")
     count = len(specs)
-    rss_mb, first_page_s = _in_a_new_process(plan, specs)
+    whole, whole_1024 = sum(stages.values()), sum(stages_1024.values())
+    beside = sum(stages[stage] for stage in BESIDE)
     return RenderFigures(
         text_glyphs_per_s=glyphs / (stages["layout"] + stages["draw"]),
-        rows_per_s_512=count / sum(stages.values()),
-        rows_per_s_1024=len(specs_1024) / sum(stages_1024.values()),
-        rows_per_s_512_with_sampling=count / (chosen + sum(stages.values())),
+        rows_per_s_512=count / (whole - beside),
+        rows_per_s_1024=len(specs_1024) / (whole_1024 - sum(stages_1024[stage] for stage in BESIDE)),
+        rows_per_s_512_with_sampling=count / whole,
         rows_per_s_complex=_family_rows_per_s(plan, "complex", max(8, pages // 4)),
         rows_per_s_compositional=_family_rows_per_s(plan, "compositional", max(8, pages // 4)),
-        ratio_to_pillow=_ratio(_Pillow(small.workshop.assets), peers, small.workshop.assets),
-        ratio_to_skia=_ratio_to_skia(peers, small.workshop.assets),
+        ratio_to_pillow=_ratio(_Pillow(assets), peers, assets),
+        ratio_to_skia=_ratio_to_skia(peers, assets),
         rss_mb=rss_mb,
-        first_page_s=first_page_s,
+        first_page_s=_first_page_s(plan, specs[0]),
         cold_glyphs_per_s=cold,
         warm_up_pages=warmed,
         new_glyphs=new_glyphs,
         faces=len({face_id for spec in specs for block in spec.blocks for face_id in block.face_ids[:1]}),
         sizes=len({block.size_px for spec in specs for block in spec.blocks}),
         glyphs_per_page_512=glyphs / count,
-        stage_ms_512={stage: 1000 * seconds / count for stage, seconds in ({"sample": chosen} | stages).items()},
-        floor_ms_512=1000 * (stages["crop"] + stages["encode"] + stages["parquet"]) / count
-        + _composing_ms(peers, small.workshop.assets),
+        stage_ms_512={stage: 1000 * seconds / count for stage, seconds in stages.items()},
+        floor_ms_512=1000 * (stages["crop"] + stages["encode"]) / count + _composing_ms(peers, assets),
         dropped=dropped + dropped_1024,
     )
 
@@ -340,32 +354,32 @@ def _ratio_to_skia(specs: Sequence[PageSpec], assets: Assets) -> float | None:
     return _ratio(peer, specs, assets)
 
 
-def _in_a_new_process(plan: GeneratePlan, specs: Sequence[PageSpec]) -> tuple[float, float]:
-    """Peak resident MB of a process that draws and encodes `specs`, and its seconds to the first of them."""
+def _peak_resident_mb() -> float:
+    """Of this process alone: ru_maxrss would begin with that of the process it was forked from."""
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 1024
+
+
+def _first_page_s(plan: GeneratePlan, spec: PageSpec) -> float:
+    """From the start of a new process to this page drawn and encoded."""
     with tempfile.TemporaryDirectory() as folder:
         save_manifest(plan.manifest, Path(folder, "fonts.json"))
         Path(folder, "photos.json").write_text(index_to_json(plan.photos))
-        Path(folder, "specs.jsonl").write_text("\n".join(map(spec_to_json, specs)))
-        code = "import sys; from datagen.bench import draw_all; draw_all(sys.argv[1])"
+        Path(folder, "spec.json").write_text(spec_to_json(spec))
+        code = "import sys; from datagen.bench import draw_one; draw_one(sys.argv[1])"
         start = time.time()
         done = subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True, text=True)
-        figures = json.loads(done.stdout)
-        return figures["rss_mb"], figures["first_page"] - start
+        return float(done.stdout) - start
 
 
-def draw_all(folder: str) -> None:
-    """Draw and encode the pages of a folder; print when the first was ready and how much memory all took."""
+def draw_one(folder: str) -> None:
+    """Draw and encode the page of a folder; print when it was ready."""
+    keep_freed_memory()
     manifest = load_manifest(Path(folder, "fonts.json"), verify=False)
     photos = index_from_json(Path(folder, "photos.json").read_text())
     assets = Assets(manifest.faces, PhotoStore(photos.photos))
-    first_page = 0.0
-    for line in Path(folder, "specs.jsonl").read_text().splitlines():
-        encode_png(render(spec_from_json(line), assets).image_HW3)
-        first_page = first_page or time.time()
-    # Of this process alone: ru_maxrss would begin with that of the process it was forked from.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    rss_mb = int(peak.split()[1]) / 1024
-    print(json.dumps({"first_page": first_page, "rss_mb": rss_mb}))
+    encode_png(render(spec_from_json(Path(folder, "spec.json").read_text()), assets).image_HW3)
+    print(time.time())
 
 
 def as_json(figures: RenderFigures) -> str:
@@ -377,12 +391,12 @@ def as_json(figures: RenderFigures) -> str:
 def as_text(figures: RenderFigures) -> str:
     """A table for a person."""
     skia = "" if figures.ratio_to_skia is None else f", {figures.ratio_to_skia:.1f} times as fast as skia-python"
-    total = sum(milliseconds for stage, milliseconds in figures.stage_ms_512.items() if stage != "sample")
+    total = sum(milliseconds for stage, milliseconds in figures.stage_ms_512.items() if stage not in BESIDE)
     stream = (
         f"{figures.faces} faces, {figures.sizes} sizes, {figures.glyphs_per_page_512:,.0f} glyphs a page of 512 x 512"
     )
     cold = f"{figures.cold_glyphs_per_s:,.0f} in a process's first pages"
-    sampled = f"{figures.rows_per_s_512_with_sampling:,.0f} with the choice of what is drawn"
+    sampled = f"{figures.rows_per_s_512_with_sampling:,.0f} with the choice of what is drawn and the Parquet file"
     lines = [
         f"{stream}; {figures.new_glyphs:.1%} of them new after {figures.warm_up_pages:,} pages",
         f"text stage      {figures.text_glyphs_per_s:12,.0f} glyphs/s ({cold})",
@@ -395,9 +409,9 @@ def as_text(figures: RenderFigures) -> str:
         f"first page      {figures.first_page_s:12.2f} s after the start of a process",
     ]
     for stage, milliseconds in figures.stage_ms_512.items():
-        share = "" if stage == "sample" else f" {milliseconds / total:7.1%}"
+        share = "" if stage in BESIDE else f" {milliseconds / total:7.1%}"
         lines.append(f"  {stage:14}{milliseconds:12.3f} ms a page{share}")
-    floor = f"a row takes {total / figures.floor_ms_512:.2f} times the crop, one pass over the glyphs, PNG and file"
+    floor = f"a row takes {total / figures.floor_ms_512:.2f} times the crop, one pass over the glyphs and PNG"
     lines.append(f"  {'floor':14}{figures.floor_ms_512:12.3f} ms a page: {floor}")
     if figures.dropped:
         lines.append(f"  {figures.dropped} pages were dropped with a label")

@@ -53,7 +53,7 @@ class Fingerprint:
     row_id: str
     pixels: int
     """Width x height."""
-    pixels_sha256: str
+    pixels_xxh3: str
     phash: int
     """Perceptual hash, 64 bits."""
     text: str
@@ -104,7 +104,7 @@ def find_copies(fingerprints: Sequence[Fingerprint], config: DuplicatesConfig) -
         if copy is not None:
             copies[one.row_id] = copy
             continue
-        by_pixels[one.pixels_sha256] = one.row_id
+        by_pixels[one.pixels_xxh3] = one.row_id
         hashes.add(number, one.phash)
         if config.same_text_overlap is not None:
             texts.add(number, one.ngrams)
@@ -119,8 +119,8 @@ def _copy_of(
     texts: "_TextIndex",
     config: DuplicatesConfig,
 ) -> Copy | None:
-    if one.pixels_sha256 in by_pixels:
-        return Copy(reason="duplicate", of=by_pixels[one.pixels_sha256])
+    if one.pixels_xxh3 in by_pixels:
+        return Copy(reason="duplicate", of=by_pixels[one.pixels_xxh3])
     for number in hashes.near(one.phash):
         other = fingerprints[number]
         if same_picture(one, other, config.text_overlap):

@@ -16,9 +16,10 @@ _END_OF_BLOCK = 256
 _LONGEST_RUN = 258
 _LONGEST_RUN_SYMBOL = 285
 _SYMBOLS = 286
-_BLOCK_WORDS = 8192
-"""Words of 8 bytes with Huffman codes of their own: 64 KiB."""
-_SAMPLED_WORDS = 4
+_BLOCK_WORDS = 32768
+"""Words of 8 bytes with Huffman codes of their own: 256 KiB. Of 64 KiB the files were .2 % larger and took a fifth more
+time."""
+_SAMPLED_WORDS = 8
 """One word in so many is counted for the codes of its block."""
 _CODE_LENGTH_ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15])
 
@@ -172,10 +173,10 @@ def _deflate(words: npt.NDArray[np.uint64], byte_count: int, out: npt.NDArray[np
             extra = np.uint64(_RUNS[run, 1]) << length
             runs[run] = (code & code_bits) | extra | (length + np.uint64(_RUNS[run, 2] + 1)) << to_length
         at, waiting, held = _write_header(lengths, closes, base, at, waiting, held)
-        w = first
-        while w < last:
-            word = words[w]
-            w += 1
+        word_at, end = np.uint64(first), np.uint64(last)
+        while word_at < end:
+            word = words[word_at]
+            word_at += np.uint64(1)
             if word != 0:
                 for _ in range(2):
                     for _ in range(4):
@@ -186,9 +187,9 @@ def _deflate(words: npt.NDArray[np.uint64], byte_count: int, out: npt.NDArray[np
                     at, waiting, held = _flushed(base, at, waiting, held)
                 continue
             zeros = 7
-            while w < last and words[w] == 0:
+            while word_at < end and words[word_at] == 0:
                 zeros += 8
-                w += 1
+                word_at += np.uint64(1)
             code = codes[0]
             while True:
                 waiting |= (code & code_bits) << held

@@ -293,7 +293,7 @@ def _find_copies(plan: FilterPlan, folder: Folder, benchmark_items: list[RealIte
 
 
 def _fingerprints(plan: FilterPlan, folder: Folder) -> Iterator[Fingerprint]:
-    columns = ["row_id", "keep", "width", "height", "pixels_sha256", "phash", "text"]
+    columns = ["row_id", "keep", "width", "height", "pixels_xxh3", "phash", "text"]
     for shard in range(plan.shards):
         table = pq.read_table(pa.BufferReader(folder.read(plan.scores_path(shard))), columns=columns)
         for row in table.to_pylist():
@@ -301,7 +301,7 @@ def _fingerprints(plan: FilterPlan, folder: Folder) -> Iterator[Fingerprint]:
                 yield Fingerprint(
                     row_id=row["row_id"],
                     pixels=row["width"] * row["height"],
-                    pixels_sha256=row["pixels_sha256"],
+                    pixels_xxh3=row["pixels_xxh3"],
                     phash=int(row["phash"], 16),
                     text=row["text"] or "",
                 )
@@ -324,7 +324,7 @@ def _benchmark_fingerprints(plan: FilterPlan, folder: Folder, items: list[RealIt
             {
                 "row_id": item.origin,
                 "pixels": pixels["width"] * pixels["height"],
-                "pixels_sha256": pixels["pixels_sha256"],
+                "pixels_xxh3": pixels["pixels_xxh3"],
                 "phash": int(perceptual_hash(image_HW3), 16),
                 "text": text,
             }

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from datagen.codec import encode_png
+from datagen.codec import encode_png, pixels_digest
 from datagen.containers import (
     ARROW,
     COMPRESSED,
@@ -332,4 +332,4 @@ def real_row(item: RealItem, image_HW3: npt.NDArray[np.uint8] | None) -> dict[st
 def pixel_columns(image_HW3: npt.NDArray[np.uint8]) -> dict[str, Any]:
     """Size and digest of a decoded picture."""
     height, width = image_HW3.shape[:2]
-    return {"width": width, "height": height, "pixels_sha256": hashlib.sha256(image_HW3.tobytes()).hexdigest()}
+    return {"width": width, "height": height, "pixels_xxh3": pixels_digest(image_HW3)}

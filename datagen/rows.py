@@ -1,6 +1,5 @@
 """From an address to a row of the schema: sampled, drawn, encoded."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from datagen.codec import encode_png
+from datagen.codec import encode_png, pixels_digest
 from datagen.corpus import Corpus, open_corpus
+from datagen.heap import keep_freed_memory
 from datagen.ocr import count_characters
 from datagen.photos import PhotoStore
 from datagen.plan import Address, GeneratePlan, Judgement
@@ -55,6 +55,7 @@ class Workshop:
     def __init__(self, plan: GeneratePlan) -> None:
         # One process a core: threads of OpenCV would only take the core of the next worker.
         cv2.setNumThreads(1)
+        keep_freed_memory()
         self.corpus: Corpus = open_corpus(plan.texts)
         if self.corpus.digest != plan.texts_digest:
             raise BadInput("texts: the files have changed since the run was planned, or differ on this machine")
@@ -153,7 +154,7 @@ def to_row(
         "text": text,
         "lines": _lines(spec, page, judgement),
         "caption": caption(spec, page.lines),
-        "pixels_sha256": hashlib.sha256(page.image_HW3.tobytes()).hexdigest(),
+        "pixels_xxh3": pixels_digest(page.image_HW3),
         "characters": characters,
         "characters_per_mp": characters / (spec.width_px * spec.height_px / 1e6),
         "text_area": text_area(page),

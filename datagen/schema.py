@@ -53,7 +53,7 @@ SCHEMA = pa.schema(
         pa.field("photo_id", pa.string()),  # several joined by commas: the background first, then pictures in the page
         pa.field("origin", pa.string()),  # real pictures: file, or file and page
         pa.field("licence", pa.string()),
-        pa.field("pixels_sha256", pa.string()),  # of the decoded H x W x 3 bytes: independent of the codec
+        pa.field("pixels_xxh3", pa.string()),  # of the decoded H x W x 3 bytes: independent of the codec
         # scores
         pa.field("characters", pa.int32()),  # without blanks; drawn, or read by OCR in real pictures
         pa.field("characters_per_mp", pa.float32()),  # characters over megapixels

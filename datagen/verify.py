@@ -13,7 +13,7 @@ from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
 from datagen.audit import JUDGED_COLUMNS, judged_of
-from datagen.codec import decode_png
+from datagen.codec import decode_png, pixels_digest
 from datagen.commit import KEPT, MANIFEST, REJECTED, Judged, read_identity, read_manifest
 from datagen.decode import ImageProblem
 from datagen.plan import FONTS, RECIPE
@@ -25,7 +25,7 @@ from fonts_manifest.errors import BadInput
 _VERIFY = 2  # purpose of rng_for_run
 _Attempts = dict[bool, dict[tuple[int, int], set[int]]]
 """Kept or not -> (shard, row) -> attempts seen."""
-_CHECKED = ["row_id", "source", "shard", "row", "attempt", "keep", "reason", "pixels_sha256"]
+_CHECKED = ["row_id", "source", "shard", "row", "attempt", "keep", "reason", "pixels_xxh3"]
 
 
 def verify_run(run: Folder | Path | str, sample: int = 20) -> str:
@@ -52,7 +52,7 @@ def verify_run(run: Folder | Path | str, sample: int = 20) -> str:
             for number, row in enumerate(rows):
                 _check_row(row, file, f"{folder.describe(file['path'])}, row {number}", ids, attempts)
             rejected += 0 if file["keep"] else len(rows)
-            with_picture.append((file["path"], sum(bool(row["pixels_sha256"]) for row in rows)))
+            with_picture.append((file["path"], sum(bool(row["pixels_xxh3"]) for row in rows)))
         _check_addresses(folder, attempts)
     redrawn, decoded = _check_sample(folder, with_picture, sample)
     known = {file["path"] for file in manifest}
@@ -114,7 +114,7 @@ def _checked_file(folder: Folder, file: dict[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(raw), columns=_CHECKED + judged).to_pylist()
     if len(rows) != file["rows"]:
         raise BadInput(f"{name}: holds {len(rows)} rows, the manifest says {file['rows']}")
-    digest = hashlib.sha256("".join(f"{row['pixels_sha256'] or ''}\n" for row in rows).encode()).hexdigest()
+    digest = hashlib.sha256("".join(f"{row['pixels_xxh3'] or ''}\n" for row in rows).encode()).hexdigest()
     if digest != file["pixels_sha256"]:
         raise BadInput(f"{name}: the digest of its pixels is not the one in the manifest")
     if judged and judged_of(rows, file["judged"]["calibration"]) != Judged(**file["judged"]):
@@ -153,16 +153,16 @@ def _check_sample(folder: Folder, files: list[tuple[str, int]], sample: int) -> 
     assets = RunAssets(folder) if folder.exists(FONTS) else None
     redrawn = 0
     for path, numbers in by_file.items():
-        columns = ["image", "spec", "pixels_sha256"]
+        columns = ["image", "spec", "pixels_xxh3"]
         table = pq.read_table(pa.BufferReader(folder.read(path)), columns=columns)
-        table = table.filter(pc.is_valid(table["pixels_sha256"])).take(numbers)
+        table = table.filter(pc.is_valid(table["pixels_xxh3"])).take(numbers)
         for number, row in zip(numbers, table.to_pylist(), strict=True):
             what = f"{folder.describe(path)}, picture {number}"
             try:
                 stored_HW3 = decode_png(row["image"]["bytes"])
             except ImageProblem as problem:
                 raise BadInput(f"{what}: its picture does not decode ({problem})") from None
-            if hashlib.sha256(stored_HW3.tobytes()).hexdigest() != row["pixels_sha256"]:
+            if pixels_digest(stored_HW3) != row["pixels_xxh3"]:
                 raise BadInput(f"{what}: its picture is not the one whose digest stands in the row")
             if row["spec"] is not None and assets is not None:
                 if not np.array_equal(assets.draw(row["spec"], what), stored_HW3):

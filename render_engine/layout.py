@@ -113,7 +113,7 @@ def lay_out_blocks(
         spacing = round(block.letter_spacing_em * em)
         hyphen = (0, 0)
         if block.hyphenate or "\u00ad" in block.text:
-            reference, advance = stack.hyphen()
+            reference, advance = stack.hyphen
             strike = strikes_of(stack, size_26_6)[reference >> 16]
             hyphen = (strike << 18 | (reference & 0xFFFF) << 2, _on_grid(advance * size_26_6, whole_pixels))
         settings.append(

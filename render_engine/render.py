@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace
-from render_engine.atlas import LCD, Atlas
+from render_engine.atlas import LCD, MAX_BYTES, Atlas
 from render_engine.compose import draw_glyphs
 from render_engine.controls import plain_texts
 from render_engine.degrade import degrade
@@ -62,7 +62,7 @@ class Assets:
     """What specs name: faces and photographs, and the caches of one process. Not to be shared between threads."""
 
     def __init__(
-        self, faces: Iterable[FontFace], photos: PhotoSource | None = None, *, atlas_bytes: int = 96_000_000
+        self, faces: Iterable[FontFace], photos: PhotoSource | None = None, *, atlas_bytes: int = MAX_BYTES
     ) -> None:
         self.fonts = {face.face_id: face for face in faces}
         self.photos = photos
@@ -301,35 +301,37 @@ def _annotate(
         np.maximum(y0, 0) < np.minimum(y1, canvas.height_px)
     )
     rows = zip(
-        lines.tolist(),
+        lines[:, [0, 1, 5, 6, 7, 8]].tolist(),
         (y1 - y0).astype(np.float64).tolist(),
         seen.tolist(),
-        boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].tolist(),
-        np.rint(grounds[:, :3]).astype(np.uint8).tolist(),
+        map(tuple, boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].tolist()),
+        map(tuple, np.rint(grounds[:, :3]).astype(np.uint8).tolist()),
         grounds[:, 3].tolist(),
-        inks.tolist(),
+        map(tuple, inks.tolist()),
         contrasts.tolist(),
         strict=True,
     )
-    for line, ink_height, is_seen, quad, ground_rgb, clutter, ink_rgb, contrast in rows:
+    blocks = spec.blocks
+    soft = ["\u00ad" in block.text for block in blocks]
+    for line, ink_height, is_seen, quad_px, ground_rgb, clutter, ink_rgb, contrast in rows:
         if not is_seen:
             continue
-        start, end, _, _, _, first_glyph, last_glyph, number, divided = line
-        block = spec.blocks[number]
+        start, end, first_glyph, last_glyph, number, divided = line
+        block = blocks[number]
         own_boxes = None
         if glyph_boxes is not None:
             own_boxes = glyph_boxes[first_glyph:last_glyph]
             own_boxes = own_boxes[own_boxes[:, 2] > own_boxes[:, 0]]
         annotated.append(
             RenderedLine(
-                text=line_text(block, start, end, bool(divided)),
+                text=line_text(block, start, end, divided) if divided or soft[number] else block.text[start:end],
                 lang=block.lang,
-                quad_px=tuple(quad),
+                quad_px=quad_px,
                 size_px=block.size_px,
                 ink_height_px=ink_height,
                 face_id=block.face_ids[0],
-                ink_rgb=tuple(ink_rgb),
-                ground_rgb=tuple(ground_rgb),
+                ink_rgb=ink_rgb,
+                ground_rgb=ground_rgb,
                 contrast=contrast,
                 clutter=clutter,
                 opacity=block.opacity,

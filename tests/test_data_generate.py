@@ -1,6 +1,5 @@
 """datagen.generate and what stands on it: the same bytes however they are made, nothing lost, every row drawn again."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from engine_runs import TEXT, DropSome, data_bytes, make_inputs, make_recipe, run
 from PIL import Image
 from pyarrow import parquet as pq
@@ -134,7 +134,7 @@ def test_every_row_is_complete_and_rejected_ones_stand_beside_with_their_reason(
     for row in kept:
         image_HW3 = decode_png(row["image"]["bytes"])
         assert image_HW3.shape == (row["height"], row["width"], 3) == (80, 96, 3)
-        assert hashlib.sha256(image_HW3.tobytes()).hexdigest() == row["pixels_sha256"]
+        assert xxhash.xxh3_128_hexdigest(image_HW3) == row["pixels_xxh3"]
         assert row["text"] == "\n".join(line["text"] for line in row["lines"])
         assert row["characters"] == len("".join(row["text"].split()))
         assert row["characters_per_mp"] == pytest.approx(row["characters"] / 0.00768, rel=1e-6)
@@ -320,13 +320,13 @@ def test_a_preview_shows_the_first_rows_of_the_run(folder: Path, finished: Path,
     recipe = make_recipe(folder)
     pages = preview(recipe, 6)
     drawn = {
-        row["row"]: row["pixels_sha256"]
+        row["row"]: row["pixels_xxh3"]
         for row in commit.read_rows(finished).to_pylist()
         if row["attempt"] == 0 and row["shard"] == 0
     }
     for page in pages:
         if page.address.shard == 0:
-            assert hashlib.sha256(page.page.image_HW3.tobytes()).hexdigest() == drawn[page.address.row]
+            assert xxhash.xxh3_128_hexdigest(page.page.image_HW3) == drawn[page.address.row]
     write_preview(recipe, 4, tmp_path / "plain.png")
     write_preview(recipe, 4, tmp_path / "boxes.png", boxes=True)
     plain, boxes = (np.asarray(Image.open(tmp_path / name)) for name in ("plain.png", "boxes.png"))

