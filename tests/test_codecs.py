@@ -12,7 +12,8 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from fonts_manifest.errors import BadInput
-from vae.codecs import CodecConfig, DiffusersCodec, fit_file, load_vavae, names_of, open_codec
+from vae.codecs import CodecConfig, DiffusersCodec, fit_file, names_of, open_codec
+from vae.vavae import load_vavae
 
 BLOCK = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
 KL = {**BLOCK, "block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 4}

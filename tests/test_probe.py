@@ -318,6 +318,24 @@ def test_models_of_diffusers_are_opened_too(tmp_path: Path) -> None:
         open_autoencoder(tmp_path, CPU, 32)
 
 
+def test_a_video_autoencoder_sees_a_picture_as_one_frame(tmp_path: Path) -> None:
+    import diffusers
+
+    torch.manual_seed(0)
+    model = diffusers.AutoencoderKLWan(
+        base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    ).eval()
+    model.save_pretrained(tmp_path)
+    opened = open_autoencoder(tmp_path, CPU, 32)
+    assert (opened.channels, opened.cells) == (4, 4)
+    image = torch.rand(2, 3, 32, 32) * 2 - 1
+    latent = opened.encode(image)
+    with torch.no_grad():
+        frames = model.encode(image[:, :, None]).latent_dist.mode()
+        assert torch.equal(latent, frames[:, :, 0])
+        assert torch.equal(opened.decode(latent), model.decode(frames).sample[:, :, 0])
+
+
 # ---- training and sampling
 
 

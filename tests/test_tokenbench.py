@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 from test_house import glyphmill_fails, glyphmill_says
@@ -250,6 +250,7 @@ def test_pages_are_stricter_than_categories(common: int, page: str, category: st
     assert [c.reason for c in drop_duplicates([first, second], RECIPE)] == ["", reason]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

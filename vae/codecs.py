@@ -7,8 +7,7 @@ Legend: B pictures, H W pixels.
 """
 
 import io
-import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,9 +24,11 @@ from datagen.decode import SUFFIXES, ImageProblem, decode_image
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files
+from vae.autoencoders import ImageAutoencoder
 from vae.batch import to_uint8, to_unit_range
 from vae.evaluate import load_model
 from vae.skip import LinearSkip, SkipBasis
+from vae.vavae import load_vavae
 
 Pictures = npt.NDArray[np.uint8]
 """(B, H, W, 3) sRGB, all of one size."""
@@ -55,27 +56,6 @@ DiffusersClass = Literal[
     "VQModel",
 ]
 """FLUX.1, SD and SD3 are AutoencoderKL; Wan 2.1 and 2.2 are AutoencoderKLWan."""
-
-OF_VIDEO = frozenset(
-    {
-        "AutoencoderKLAllegro",
-        "AutoencoderKLCogVideoX",
-        "AutoencoderKLCosmos",
-        "AutoencoderKLHunyuanVideo",
-        "AutoencoderKLHunyuanVideo15",
-        "AutoencoderKLLTXVideo",
-        "AutoencoderKLLTX2Video",
-        "AutoencoderKLMagvit",
-        "AutoencoderKLMochi",
-        "AutoencoderKLQwenImage",
-        "AutoencoderKLQwenImage21",
-        "AutoencoderKLWan",
-    }
-)
-"""Take (B, 3, frames, H, W): a picture is one frame."""
-
-ONE_BY_ONE = frozenset({"AutoencoderKLHunyuanVideo15"})
-"""Cannot take several pictures: its attention mask (diffusers 0.42.1) has the batch where the heads stand."""
 
 
 class GlyphmillCodec(Config):
@@ -178,11 +158,11 @@ def open_codec(config: CodecConfig, device: str = "cpu") -> Codec:
     """Raises BadInput when its files are missing or are those of something else."""
     match config:
         case GlyphmillCodec():
-            return _network(load_model(config.path), device, torch.float32)
+            return _network(load_model(config.path), device)
         case DiffusersCodec():
-            return _network(_load_diffusers(config), device, getattr(torch, config.dtype), config.class_name)
+            return _network(_load_diffusers(config), device)
         case VAVAECodec():
-            return _network(load_vavae(config.path), device, torch.float32)
+            return _network(load_vavae(config.path), device)
         case LinearCodec():
             return _linear(config)
         case FormatCodec():
@@ -205,112 +185,22 @@ def _load_diffusers(config: DiffusersCodec) -> nn.Module:
     return model
 
 
-def load_vavae(path: Path) -> nn.Module:
-    """VA-VAE's checkpoint as diffusers' AutoencoderKL: the same layers under other names, attention in 1x1 convolutions
-    as linear maps. Raises BadInput."""
-    from diffusers import AutoencoderKL
+def _network(model: Any, device: str) -> Codec:
+    autoencoder = ImageAutoencoder(model, torch.device(device))
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
-    state = state.get("state_dict", state)
-    weights = {_vavae_key(key): value for key, value in state.items() if key.startswith(_VAVAE_PARTS)}
-    if "encoder.conv_in.weight" not in weights:
-        raise BadInput(f"{path}: holds no LDM autoencoder (encoder.conv_in.weight is missing)")
-    widths = _vavae_widths(weights)
-    attends = [f"encoder.down_blocks.{level}.attentions.0.to_q.weight" in weights for level in range(len(widths))]
-    model = AutoencoderKL(
-        latent_channels=weights["decoder.conv_in.weight"].shape[1],
-        block_out_channels=tuple(widths),
-        layers_per_block=2,
-        down_block_types=tuple("AttnDownEncoderBlock2D" if has else "DownEncoderBlock2D" for has in attends),
-        up_block_types=tuple("AttnUpDecoderBlock2D" if has else "UpDecoderBlock2D" for has in reversed(attends)),
-    )
-    own = model.state_dict()
-    missing = own.keys() - weights.keys()
-    if missing or any(value.numel() != own[key].numel() for key, value in weights.items() if key in own):
-        raise BadInput(f"{path}: is another autoencoder than VA-VAE's ({len(missing)} weights are missing)")
-    model.load_state_dict({key: weights[key].reshape(own[key].shape) for key in own})
-    return model
-
-
-_VAVAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
-_VAVAE_LEVELS = 5
-_VAVAE_NAMES = (
-    (".nin_shortcut.", ".conv_shortcut."),
-    (".downsample.conv.", ".downsamplers.0.conv."),
-    (".upsample.conv.", ".upsamplers.0.conv."),
-    (".mid.block_1.", ".mid_block.resnets.0."),
-    (".mid.block_2.", ".mid_block.resnets.1."),
-    (".mid.attn_1.", ".mid_block.attentions.0."),
-    (".norm_out.", ".conv_norm_out."),
-    (".block.", ".resnets."),
-    (".attn.", ".attentions."),
-)
-_VAVAE_ATTENTION = ((".norm.", ".group_norm."), (".q.", ".to_q."), (".k.", ".to_k."), (".v.", ".to_v."))
-
-
-def _vavae_key(key: str) -> str:
-    """A name of the LDM autoencoder as diffusers says it; levels of the decoder count from the other end."""
-    parts = key.split(".")
-    if parts[1] == "down":
-        parts[1] = "down_blocks"
-    elif parts[1] == "up":
-        parts[1:3] = ["up_blocks", str(_VAVAE_LEVELS - 1 - int(parts[2]))]
-    name = ".".join(parts)
-    for theirs, ours in _VAVAE_NAMES:
-        name = name.replace(theirs, ours)
-    if ".attentions." in name:
-        for theirs, ours in (*_VAVAE_ATTENTION, (".proj_out.", ".to_out.0.")):
-            name = name.replace(theirs, ours)
-    return name
-
-
-def _vavae_widths(weights: Mapping[str, torch.Tensor]) -> list[int]:
-    keys = (f"encoder.down_blocks.{level}.resnets.0.conv1.weight" for level in range(_VAVAE_LEVELS))
-    return [int(weights[key].shape[0]) for key in keys if key in weights]
-
-
-def _network(model: Any, device: str, dtype: torch.dtype, class_name: str = "") -> Codec:
-    """Encoder and decoder as diffusers has them, for pictures in [-1, 1]; AutoencoderRAE takes and gives [0, 1]."""
-    model.eval().requires_grad_(False).to(device)
-    video = class_name in OF_VIDEO
-    at_once = 1 if class_name in ONE_BY_ONE else None
-    from_zero = class_name == "AutoencoderRAE"
-    opaque = model.config.get("in_channels") == 4  # red, green, blue and alpha: Qwen-Image-2.1
-
-    def encode(image_B3HW: torch.Tensor) -> torch.Tensor:
-        image = image_B3HW / 2 + 0.5 if from_zero else image_B3HW
-        if opaque:
-            image = torch.cat((image, torch.ones_like(image[:, :1])), dim=1)
-        encoded = model.encode(image[:, :, None] if video else image)
-        if hasattr(encoded, "latent_dist"):
-            return encoded.latent_dist.mode()
-        return encoded.latents if hasattr(encoded, "latents") else encoded.latent
-
-    def decode(latent: torch.Tensor) -> torch.Tensor:
-        image = model.decode(latent).sample
-        image = (image[:, :, 0] if video else image)[:, :3]
-        return image * 2 - 1 if from_zero else image
-
-    @torch.no_grad()
     def reconstruct(pictures_BHW3: Pictures) -> Pictures:
-        image_B3HW = to_unit_range(pictures_BHW3).to(device, dtype)
-        output_B3HW = torch.cat([decode(encode(part)) for part in image_B3HW.split(at_once or len(image_B3HW))])
-        return to_uint8(output_B3HW[..., : image_B3HW.shape[2], : image_B3HW.shape[3]].float().cpu())
+        output_B3HW = autoencoder.decode(autoencoder.encode(to_unit_range(pictures_BHW3)))
+        height, width = pictures_BHW3.shape[1:3]
+        return to_uint8(output_B3HW[..., :height, :width].float().cpu())
 
-    @torch.no_grad()
     def facts(size_px: int) -> CodecFacts:
-        image = torch.zeros(1, 3, size_px, size_px, device=device, dtype=dtype)
         with FlopCounterMode(display=False) as of_encoder:
-            latent = encode(image)
+            latent_1Chw = autoencoder.encode(torch.zeros(1, 3, size_px, size_px))
         with FlopCounterMode(display=False) as of_decoder:
-            decode(latent)
-        cells = (latent.shape[-1] or 1) if latent.ndim > 3 else round(latent.shape[1] ** 0.5)
+            autoencoder.decode(latent_1Chw)
         return CodecFacts(
-            compression=size_px // cells,
-            channels=latent.shape[1] if latent.ndim > 3 else latent.shape[-1],
+            compression=size_px // latent_1Chw.shape[3],
+            channels=latent_1Chw.shape[1],
             encoder_params=_parameters(model, "encoder"),
             decoder_params=_parameters(model, "decoder"),
             encode_tflop=of_encoder.get_total_flops() / 1e12,

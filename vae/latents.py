@@ -23,6 +23,7 @@ from datagen.decode import SUFFIXES, ImageProblem, decode_image
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files
+from vae.autoencoders import ImageAutoencoder
 from vae.batch import to_unit_range
 
 Picture = npt.NDArray[np.uint8]
@@ -63,27 +64,20 @@ class ListedPicture:
 
 
 class Autoencoder:
-    """Any deterministic image autoencoder of diffusers' kind, pictures (B, 3, H, W) in [-1, 1]."""
+    """An autoencoder and what its latents of one size of pictures look like."""
 
     def __init__(self, model: torch.nn.Module, device: torch.device, size_px: int) -> None:
-        self.model = model.eval().to(device).requires_grad_(False)
-        self.device = device
-        probe_1Chw = self.encode(torch.zeros(1, 3, size_px, size_px))
-        if probe_1Chw.ndim != 4:
-            raise BadInput(f"{type(model).__name__} gives latents of shape {tuple(probe_1Chw.shape)}, no (B, C, h, w)")
-        self.channels, self.cells = int(probe_1Chw.shape[1]), int(probe_1Chw.shape[2])
+        self._whole = ImageAutoencoder(model, device)
+        self.model, self.device = self._whole.model, device
+        _, self.channels, self.cells, _ = self.encode(torch.zeros(1, 3, size_px, size_px)).shape
 
-    @torch.no_grad()
     def encode(self, images_B3HW: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, h, w), float32 on the device: the mode of the posterior, unscaled."""
-        encoded = self.model.encode(images_B3HW.to(self.device))  # type: ignore[operator]
-        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
-        return torch.as_tensor(latents).float()
+        return self._whole.encode(images_B3HW).float()
 
-    @torch.no_grad()
     def decode(self, latents_BChw: torch.Tensor) -> torch.Tensor:
-        """Pictures (B, 3, H, W), not clamped, on the device."""
-        return self.model.decode(latents_BChw.to(self.device)).sample  # type: ignore[operator]
+        """Pictures (B, 3, H, W), float32, not clamped, on the device."""
+        return self._whole.decode(latents_BChw).float()
 
 
 def open_autoencoder(folder: Path, device: torch.device, size_px: int) -> Autoencoder:
