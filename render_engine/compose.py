@@ -18,6 +18,12 @@ def linear_tables() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
 
 
 @njit(cache=True, nogil=True)
+def _share(coverage: np.uint8, opacity: np.uint32) -> np.int32:
+    """Of the ink in 1/65536: full coverage at opacity 255 is the ink itself, to the bit."""
+    return np.int32((np.uint32(coverage) * opacity * np.uint32(33026)) >> np.uint32(15))
+
+
+@njit(cache=True, nogil=True)
 def _mix(ground: np.uint8, ink: np.int32, share: np.int32) -> np.uint8:
     """share / 65536 of the ink over the ground, rounded."""
     below = np.int32(ground)
@@ -61,9 +67,6 @@ def draw_glyphs(
     # Flat arrays and unsigned indices: signed ones cost a test for "from the end" at every access, a third of the time.
     flat = image_HW3.reshape(-1)
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    # Coverage -> share of the ink in 1/65536, opacity included: full coverage is the ink itself, to the bit.
-    shares = np.zeros(256, np.int32)
-    shares_opacity = np.int32(-1)
     for g in range(len(found)):
         entry = found[g]
         offset = entries[entry, 0]
@@ -72,10 +75,7 @@ def draw_glyphs(
         x0 = pens[g, 0] + entries[entry, 3]
         y0 = pens[g, 1] - entries[entry, 4]
         line = pens[g, 2]
-        if line_opacities[line] != shares_opacity:
-            shares_opacity = line_opacities[line]
-            for coverage in range(256):
-                shares[coverage] = (np.int64(coverage) * shares_opacity * 131072 + 65025) // 130050
+        opacity = np.uint32(line_opacities[line])
         red = np.int32(line_inks[line, 0])
         green = np.int32(line_inks[line, 1])
         blue = np.int32(line_inks[line, 2])
@@ -86,17 +86,18 @@ def draw_glyphs(
         for row in range(max(0, -y0), min(rows, height - y0)):
             source = np.uint64(offset + row * columns + first)
             start = np.uint64(3) * np.uint64((y0 + row) * width + x0 + first)
-            for column in range(np.uint64(last - first)):
-                coverage = pixels[source + column]
-                if coverage == 0:
-                    continue
-                share = shares[np.uint64(coverage)]
-                at = start + three * column
-                if linear:
+            if linear:
+                for column in range(np.uint64(last - first)):
+                    share = _share(pixels[source + column], opacity)
+                    at = start + three * column
                     flat[at] = _mix_linear(flat[at], red, share, to_linear, from_linear)
                     flat[at + one] = _mix_linear(flat[at + one], green, share, to_linear, from_linear)
                     flat[at + two] = _mix_linear(flat[at + two], blue, share, to_linear, from_linear)
-                else:
-                    flat[at] = _mix(flat[at], red, share)
-                    flat[at + one] = _mix(flat[at + one], green, share)
-                    flat[at + two] = _mix(flat[at + two], blue, share)
+                continue
+            # Without a question whether there is ink: asking it of every pixel costs more than mixing nothing.
+            for column in range(np.uint64(last - first)):
+                share = _share(pixels[source + column], opacity)
+                at = start + three * column
+                flat[at] = _mix(flat[at], red, share)
+                flat[at + one] = _mix(flat[at + one], green, share)
+                flat[at + two] = _mix(flat[at + two], blue, share)
