@@ -21,6 +21,7 @@ from datagen.photos import (
     index_photos,
     index_to_json,
 )
+from datagen.resample import resample
 from fonts_manifest.errors import BadInput
 
 
@@ -187,3 +188,19 @@ def test_a_photograph_that_changed_or_vanished_is_named(tmp_path: Path) -> None:
         PhotoStore([photo]).crop(photo.photo_id, (0, 0, 8, 8), 8, 8)
     with pytest.raises(KeyError):
         PhotoStore([photo]).crop("0" * 16, (0, 0, 8, 8), 8, 8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 40)] * 4),
+    st.tuples(*[st.integers(0, 5)] * 4),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_resampled_box_is_opencvs_exact_bilinear_one_to_the_bit(sides, margins, seed: int) -> None:
+    (height, width, new_height, new_width), (left, top, right, bottom) = sides, margins
+    shape = (top + height + bottom, left + width + right, 3)
+    image_HW3 = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    part_HW3 = image_HW3[top : top + height, left : left + width]
+    expected_HW3 = cv2.resize(part_HW3, (new_width, new_height), interpolation=cv2.INTER_LINEAR_EXACT)
+    box = (left, top, left + width, top + height)
+    np.testing.assert_array_equal(resample(image_HW3, box, new_width, new_height), expected_HW3)
