@@ -241,7 +241,7 @@ def test_the_linear_codec_is_its_skip_and_needs_pictures_for_a_pca(pictures: np.
     linear = {"kind": "linear", "name": "x", "factor": 8, "channels": 192}
     codec = open_codec(adapter.validate_python(linear))
     assert np.abs(codec.reconstruct(pictures).astype(int) - pictures).max() <= 1, "192 of 192 numbers lose nothing"
-    with pytest.raises(BadInput, match="a PCA needs pictures to fit"):
+    with pytest.raises(BadInput, match="a PCA needs a basis_file, or pictures to fit"):
         open_codec(adapter.validate_python(linear | {"basis": "pca"}))
     for number, picture_HW3 in enumerate(pictures):
         Image.fromarray(picture_HW3).save(tmp_path / f"{number}.png")

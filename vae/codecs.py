@@ -25,6 +25,7 @@ from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files
 from vae.autoencoders import ImageAutoencoder
+from vae.basis import load_basis
 from vae.batch import to_uint8, to_unit_range
 from vae.evaluate import load_model
 from vae.skip import LinearSkip, SkipBasis
@@ -99,6 +100,8 @@ class LinearCodec(Config):
     channels: int = Field(ge=1)
     fit: Path | None = None
     """Pictures to fit the PCA on: others than those it is judged on."""
+    basis_file: Path | None = None
+    """The PCA itself, made by `glyphmill model fit-basis`."""
 
 
 class FormatCodec(Config):
@@ -226,10 +229,13 @@ def _linear(config: LinearCodec) -> Codec:
         skip = LinearSkip(config.factor, config.channels, config.basis)
     except ValueError as error:
         raise BadInput(f"{config.name}: {error}") from None
-    if config.basis == "pca":
+    if config.basis == "pca" and config.basis_file is not None:
+        skip.use(load_basis(config.basis_file, config.factor, config.channels))
+    elif config.basis == "pca":
         if config.fit is None:
             raise BadInput(
-                f"{config.name}: a PCA needs pictures to fit (fit: FOLDER), others than those it is judged on"
+                f"{config.name}: a PCA needs a basis_file, or pictures to fit (fit: FOLDER), others than those it is "
+                "judged on"
             )
         skip.fit(to_unit_range(_cells(config.fit, config.factor)))
 

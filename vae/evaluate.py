@@ -76,14 +76,6 @@ def bare_skip(model: GSCAutoencoder) -> Codec:
     return lambda images: skip.decode(skip.encode(images))
 
 
-def linear_codec(factor: int, channels: int, fit_images_B3HW: torch.Tensor | None = None) -> Codec:
-    """The DCT of the model's shape as a codec; with pictures in [-1, 1] to fit, the PCA of their cells."""
-    skip = LinearSkip(factor, channels, "dct" if fit_images_B3HW is None else "pca")
-    if fit_images_B3HW is not None:
-        skip.fit(fit_images_B3HW)
-    return lambda images: skip.decode(skip.encode(images))
-
-
 @torch.no_grad()
 def reconstruct(codec: Codec, pictures_BHW3: Pictures, batch: int = 4) -> Pictures:
     """What a file of each reconstruction would hold, uint8. Sides must be multiples of the compression."""

@@ -1,11 +1,13 @@
 """The four published sizes and the small ones for CPUs."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import Field
 
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
+from vae.basis import load_basis
 from vae.model import GSCAutoencoder, SkipMode
 from vae.skip import GroupOrder, SkipBasis
 
@@ -27,6 +29,8 @@ class GSCConfig(Config):
     """gsc: pixels into the latent; gsc_deep: into the middle features; gsc_both; lsc: around each level; nsc: none."""
     skip_basis: SkipBasis = "mean"
     """mean: the paper's group mean; dct, pca: fixed orthonormal bases that start 2 to 9 dB higher."""
+    basis_file: str | None = None
+    """For pca: a file of `glyphmill model fit-basis`; without it training fits the basis to its first pictures."""
     group_order: GroupOrder = "raster"
     """Which pixels the mean basis groups: neighbours along rows, or along the Z curve."""
     decoder_mirror: bool = False
@@ -35,8 +39,10 @@ class GSCConfig(Config):
 
 def build_model(config: GSCConfig) -> GSCAutoencoder:
     """A freshly initialised model (torch's global generator). Raises BadInput when the shape cannot be built."""
+    if config.basis_file is not None and config.skip_basis != "pca":
+        raise BadInput(f"basis_file is for skip_basis pca, this model has {config.skip_basis}")
     try:
-        return GSCAutoencoder(
+        model = GSCAutoencoder(
             block_out_channels=config.encoder_widths,
             decoder_block_out_channels=config.decoder_widths,
             latent_channels=config.latent_channels,
@@ -49,6 +55,10 @@ def build_model(config: GSCConfig) -> GSCAutoencoder:
         )
     except ValueError as error:
         raise BadInput(f"this model cannot be built: {error}") from error
+    if config.basis_file is not None:
+        rows = max((len(skip.basis) for skip in model.skips), default=0)
+        model.use_basis(load_basis(Path(config.basis_file), model.compression, rows))
+    return model
 
 
 def f16c64() -> GSCConfig:

@@ -24,7 +24,7 @@ from torch import nn
 
 from vae.blocks import DecoderLevel, EncoderLevel, PixelRMSNormSiLU, ResBlock
 from vae.portable import CLASS_FILE, portable_source
-from vae.skip import GroupOrder, LinearSkip, SkipBasis
+from vae.skip import Basis, CellMoments, GroupOrder, LinearSkip, SkipBasis, cells_of
 
 SkipMode = Literal["gsc", "gsc_deep", "gsc_both", "lsc", "nsc"]
 """gsc: pixels into the latent; gsc_deep: pixels into the features before the middle blocks; gsc_both: into both; lsc: a
@@ -227,16 +227,33 @@ class GSCAutoencoder(ModelMixin, AutoencoderMixin, ConfigMixin):
             nn.init.zeros_(block.get_parameter("conv2.weight"))
             nn.init.zeros_(block.get_parameter("conv2.bias"))
 
+    @property
+    def skips(self) -> tuple[LinearSkip, ...]:
+        """Into the latent, into the deep features, and the deep mirror: those that this model has."""
+        places = (self.linear_skip, self.encoder.deep_skip, self.decoder.deep_mirror)
+        return tuple(skip for skip in places if skip is not None)
+
     @torch.no_grad()
-    def fit_skip(self, images: torch.Tensor) -> None:
-        """Fit the bases of a model with skip_basis `pca` to pictures (B, 3, H, W) in [-1, 1], before training."""
+    def use_basis(self, basis: Basis) -> None:
+        """Give a model with skip_basis `pca` its basis, before training.
+
+        Raises ValueError when the basis is of another compression or has too few rows.
+        """
         if self.config.skip_basis != "pca":
             raise ValueError(f"only a pca basis is fitted, this model has {self.config.skip_basis}")
-        for skip in (self.linear_skip, self.encoder.deep_skip, self.decoder.deep_mirror):
-            if skip is not None:
-                skip.fit(images)
+        size, wanted = 3 * self.compression**2, max((len(skip.basis) for skip in self.skips), default=0)
+        if basis.rows_CD.shape[1] != size or len(basis.rows_CD) < wanted:
+            raise ValueError(f"the skips need {wanted} rows of {size} numbers, the basis has {basis.rows_CD.shape}")
+        for skip in self.skips:
+            skip.use(basis)
         if self.decoder.deep_mirror is not None and self.linear_skip is not None:
             self.reset_deep_mirror()
+
+    def fit_skip(self, images: torch.Tensor) -> None:
+        """Fit the basis of a model with skip_basis `pca` to pictures (B, 3, H, W) in [-1, 1], before training."""
+        moments = CellMoments(3 * self.compression**2)
+        moments.add(cells_of(images, self.compression))
+        self.use_basis(moments.components(max(len(skip.basis) for skip in self.skips)))
 
     @property
     def encode_halo(self) -> int:

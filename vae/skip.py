@@ -13,7 +13,7 @@ Without a network the pair is a linear codec: the yardstick that every trained m
 Legend: N cells, C latent channels, D numbers of a cell, B batch, H W pixels, h w cells.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,24 +79,55 @@ def dct_basis(factor: int, channels: int) -> tuple[npt.NDArray[np.float32], npt.
     return np.array(rows, np.float32), np.array(scales, np.float32)
 
 
-def pca_basis(
-    cells_ND: npt.NDArray[np.float32], channels: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The C principal components of cells (C, D), strongest first, their deviations (C,) and the mean cell (D,).
+class CellMoments:
+    """Mean and covariance of cells that need not fit into memory together."""
 
-    The sign of a row is fixed (its largest entry is positive), so equal cells give equal rows on any machine.
-    Raises ValueError when there are fewer than C cells.
-    """
-    if len(cells_ND) < channels:
-        raise ValueError(f"{channels} components need at least as many cells, got {len(cells_ND)}")
-    cells = cells_ND.astype(np.float64)
-    centre = cells.mean(axis=0)
-    cells -= centre
-    values, vectors = np.linalg.eigh(cells.T @ cells / len(cells))
-    rows = vectors.T[::-1][:channels]
-    rows = rows * np.sign(rows[np.arange(channels), np.abs(rows).argmax(axis=1)])[:, None]
-    scales = np.sqrt(np.maximum(values[::-1][:channels], 1e-8))
-    return rows.astype(np.float32), scales.astype(np.float32), centre.astype(np.float32)
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self._sum_D = np.zeros(size)
+        self._products_DD = np.zeros((size, size))
+
+    def add(self, cells_ND: npt.NDArray[np.float32]) -> None:
+        """Take in more cells."""
+        for start in range(0, len(cells_ND), 4096):
+            part_ND = cells_ND[start : start + 4096].astype(np.float64)
+            self._sum_D += part_ND.sum(axis=0)
+            self._products_DD += part_ND.T @ part_ND
+        self.count += len(cells_ND)
+
+    @property
+    def variance(self) -> float:
+        """Of all numbers of a cell together."""
+        centre_D = self._sum_D / self.count
+        return float(self._products_DD.trace() / self.count - centre_D @ centre_D)
+
+    def components(self, channels: int) -> "Basis":
+        """The C principal components, strongest first, their deviations and the mean cell.
+
+        The sign of a row is fixed (its largest entry is positive), so equal cells give equal rows on any machine.
+        Raises ValueError when there are fewer than C cells, or D is below C.
+        """
+        size = len(self._sum_D)
+        if not channels <= min(self.count, size):
+            raise ValueError(
+                f"{channels} components need as many cells of as many numbers at least, got {self.count} of {size}"
+            )
+        centre_D = self._sum_D / self.count
+        covariance_DD = self._products_DD / self.count - np.outer(centre_D, centre_D)
+        values, vectors = np.linalg.eigh(covariance_DD)
+        rows = vectors.T[::-1][:channels]
+        rows = rows * np.sign(rows[np.arange(channels), np.abs(rows).argmax(axis=1)])[:, None]
+        scales = np.sqrt(np.maximum(values[::-1][:channels], 1e-8))
+        return Basis(rows.astype(np.float32), scales.astype(np.float32), centre_D.astype(np.float32))
+
+
+class Basis(NamedTuple):
+    """Numbers of a linear skip."""
+
+    rows_CD: npt.NDArray[np.float32]
+    """Orthonormal."""
+    scales_C: npt.NDArray[np.float32]
+    centre_D: npt.NDArray[np.float32]
 
 
 def cells_of(images_B3HW: torch.Tensor, factor: int) -> npt.NDArray[np.float32]:
@@ -123,11 +154,18 @@ class LinearSkip(nn.Module):
         self.register_buffer("scale", torch.from_numpy(scale))
         self.register_buffer("centre", torch.from_numpy(np.zeros(3 * factor * factor, np.float32)))
 
+    def use(self, basis: Basis) -> None:
+        """Take the first C rows of a basis of this compression."""
+        channels = len(self.basis)
+        self.basis.copy_(torch.from_numpy(basis.rows_CD[:channels]))
+        self.scale.copy_(torch.from_numpy(basis.scales_C[:channels]))
+        self.centre.copy_(torch.from_numpy(basis.centre_D))
+
     def fit(self, images_B3HW: torch.Tensor) -> None:
-        """Replace the basis by the principal components of these images, float32 in [-1, 1]."""
-        fitted = pca_basis(cells_of(images_B3HW, self.factor), self.basis.shape[0])
-        for buffer, value in zip((self.basis, self.scale, self.centre), fitted, strict=True):
-            buffer.copy_(torch.from_numpy(value))
+        """Take the principal components of these images, float32 in [-1, 1]."""
+        moments = CellMoments(self.basis.shape[1])
+        moments.add(cells_of(images_B3HW, self.factor))
+        self.use(moments.components(len(self.basis)))
 
     def encode(self, images_B3HW: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, h, w)."""

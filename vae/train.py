@@ -143,7 +143,7 @@ def _prepare(recipe: TrainRecipe, ranks: Ranks) -> Run:
     objective = Objective(recipe.losses, autoencoder.compression, recipe.seed).to(ranks.device)
     place = {"rank": ranks.rank, "world": ranks.world}
     feed = StagedFeed(curriculum, recipe.sources, recipe.hold_out, with_quads=objective.wants_quads, **place)
-    if recipe.model.skip_basis == "pca" and recipe.start_from is None:
+    if recipe.model.skip_basis == "pca" and recipe.model.basis_file is None and recipe.start_from is None:
         _fit_skip(feed.alone(), autoencoder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed + 1)
