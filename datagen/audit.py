@@ -55,6 +55,8 @@ READINGS = "readings"
 
 SAMPLE_SHARD = 1 << 30
 """Pages of the calibration stand at shards from here on, where no run has any: the audit is an honest test."""
+TEST_SHARD = SAMPLE_SHARD + (1 << 29)
+"""Pages to try a calibration on, in no run and no calibration."""
 LINES_A_PAGE = 8
 """Lines of one page resemble each other: eight each of 400 pages teach as much as all of 300 (docs/judge.md)."""
 _PAGES_A_CHUNK = 8

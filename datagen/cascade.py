@@ -20,6 +20,7 @@ from fonts_manifest.errors import BadInput
 from render_engine.spec import RenderedLine
 
 _FOLDS = 5
+_RIDGES = (3.0, 10.0, 30.0)
 _MIN_LINES = 200
 _CURVE_POINTS = 80
 _BINS = 10
@@ -156,18 +157,30 @@ def calibrate(
     weight_N = np.array([line.weight for line in lines])
     legibility_N = np.array([line.legibility for line in lines])
 
-    def fit(take_N: npt.NDArray[np.bool_]) -> LegibilityModel:
-        return fit_legibility(features_NF[take_N], legible_N[take_N], weight_N[take_N])
+    def fit(take_N: npt.NDArray[np.bool_], ridge: float) -> LegibilityModel:
+        # Half way between pages and lines: whole weights would leave the fit to the few pages with hundreds of lines.
+        return fit_legibility(features_NF[take_N], legible_N[take_N], np.sqrt(weight_N[take_N]), ridge)
 
-    chance_N = np.zeros(len(lines))
-    for fold in range(_FOLDS):
-        held_N = page_N % _FOLDS == fold
-        if held_N.any():
-            chance_N[held_N] = fit(~held_N & visible_N).predict(features_NF[held_N])
-    chance_N[~visible_N] = 0.0
+    def cross_validated(ridge: float) -> Array:
+        chance_N = np.zeros(len(lines))
+        for fold in range(_FOLDS):
+            held_N = page_N % _FOLDS == fold
+            if held_N.any():
+                chance_N[held_N] = fit(~held_N & visible_N, ridge).predict(features_NF[held_N])
+        chance_N[~visible_N] = 0.0
+        return chance_N
+
+    def deviance(chance_N: Array) -> float:
+        likelihood_N = np.where(legible_N, chance_N, 1 - chance_N)
+        return float(-(weight_N * np.log(np.maximum(likelihood_N, 1e-4)))[visible_N].sum())
+
+    # Few lines, or hardly an illegible one, want a strong prior; the demo's hard pages a weak one.
+    by_ridge = {ridge: cross_validated(ridge) for ridge in _RIDGES}
+    ridge = min(by_ridge, key=lambda ridge: deviance(by_ridge[ridge]))
+    chance_N = by_ridge[ridge]
     price_N = np.array([line.price_px for line in lines], np.float64)
     return Calibration(
-        model=fit(visible_N),
+        model=fit(visible_N, ridge),
         legibility_good=_mean(legibility_N[legible_N & visible_N], 1.0),
         legibility_bad=_mean(legibility_N[~legible_N & visible_N], 0.0),
         curve=_curve(chance_N, legible_N, price_N, weight_N, page_N),

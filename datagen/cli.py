@@ -48,6 +48,29 @@ def bench_render(
     typer.echo(figures_of.as_json(figures) if as_json else figures_of.as_text(figures))
 
 
+@bench_app.command("ocr")
+def bench_ocr(
+    recipe: Recipe = "mixed",
+    overrides: Overrides = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A calibration.json of `judge calibrate`; made first unless given (minutes).")
+    ] = None,
+    pages: Annotated[int, typer.Option(min=2, help="Pages, all lines of which are read once.")] = 40,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Read pages by every back end, by full OCR and by the cascade, beside plain RapidOCR: lines/s, agreement, cost."""
+    from datagen import ocr_bench as figures_of
+    from datagen.plan import GenerateRecipe
+    from datagen.progress import show_progress
+    from datagen.recipes import find_recipe, load_recipe
+
+    changes = [*(overrides or []), *([f"judge.calibration={calibration}"] if calibration else [])]
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, changes)
+    with show_progress() as progress:
+        figures = figures_of.bench_ocr(loaded, pages=pages, progress=progress)
+    typer.echo(figures_of.as_json(figures) if as_json else figures_of.as_text(figures))
+
+
 @bench_app.command("scale")
 def bench_scale(
     recipe: Recipe = "background",

@@ -69,8 +69,6 @@ FEATURES = (
 """What `line_features` returns, in order."""
 
 FEW_CHARACTERS = 4
-_RIDGE = 3.0
-"""Prior precision of each standardised coefficient but the bias, in lines: keeps a one-sided sample finite."""
 
 Array = npt.NDArray[np.float64]
 
@@ -262,17 +260,20 @@ class LegibilityModel:
         return np.round(_logistic((standard_NF * np.array(self.coefficients)).sum(axis=1)), 6)
 
 
-def fit_legibility(features_NF: Array, legible_N: npt.NDArray[Any], weight_N: Array) -> LegibilityModel:
+def fit_legibility(
+    features_NF: Array, legible_N: npt.NDArray[Any], weight_N: Array, ridge: float = 3.0
+) -> LegibilityModel:
     """Logistic regression by iteratively reweighted least squares, with a ridge.
 
-    legible_N: 0 or 1, or a share between (Papke & Wooldridge 1996). weight_N: positive, 1 for an ordinary line.
+    legible_N: 0 or 1, or a share between (Papke & Wooldridge 1996). weight_N: positive, 1 for an ordinary line. ridge:
+    prior precision of each standardised coefficient but the bias, in lines; keeps a one-sided sample finite.
     """
     mean, scale = features_NF.mean(axis=0), features_NF.std(axis=0)
     mean[0], scale[0] = 0.0, 1.0
     scale[scale < 1e-6] = 1.0
     x_NF = (features_NF - mean) / scale
     weight_N = weight_N / weight_N.mean()
-    ridge_F = np.full(x_NF.shape[1], _RIDGE)
+    ridge_F = np.full(x_NF.shape[1], ridge)
     ridge_F[0] = 1e-3
     beta_F = np.zeros(x_NF.shape[1])
     for _ in range(50):
