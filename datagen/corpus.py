@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
-from datagen.prose import SENTENCE_START, WORD_START, Lang, begun, clean, cut, divided, judge_paragraph
+from datagen.prose import SENTENCE_START, WORD_START, Lang, begun, clean, cut, divided, judge_paragraph, phrase
 from datagen.salad import Words, gb2312_facts, mark_of, read_words
 from datagen.texts import READERS, dataset_paragraphs
 from fonts_manifest.config import Config
@@ -160,23 +160,11 @@ class Corpus:
             parts.append(piece)
             length += len(piece)
             if length_en <= self._english_share * length:
-                whole_sentence = left > 60 and rng.random() < 0.2
-                foreign = english.draw(rng, int(rng.integers(50, 160)) if whole_sentence else int(rng.integers(3, 18)))
-                foreign = foreign.replace("\n", " ")
-                # A sentence to its end; where it is too long, a phrase.
-                ended = _SENTENCE.match(foreign) if whole_sentence else None
-                whole_sentence = ended is not None
-                foreign = (ended.group() if ended else cut(foreign, 30)).strip(" ,;:.()[]\"'")
-                form = rng.random()
-                if whole_sentence:
-                    parts.append(f"。{foreign}. ")
-                elif form < 0.25:
-                    parts.append(f"（{foreign}）")
-                else:
-                    parts.append(f"{blank}{foreign}{blank}")
-                length += len(parts[-1])
+                foreign, ends = _english_piece(rng, english, blank, whole_sentence=left > 60 and rng.random() < 0.2)
+                parts.append(foreign)
+                length += len(foreign)
                 length_en += len(foreign)
-                if whole_sentence or form >= 0.25:
+                if ends:
                     continue
             mark = mark_of(rng.random())
             parts.append(mark)
@@ -254,6 +242,23 @@ class Paragraphs:
             "distinct_characters": len(counts),
             "sha256": self.digest,
         } | (gb2312_facts({c: float(n) for c, n in counts.items()}) if self.lang != "en" else {})
+
+
+def _english_piece(
+    rng: np.random.Generator, english: "Paragraphs | Words", blank: str, *, whole_sentence: bool
+) -> tuple[str, bool]:
+    """(English as it stands in Chinese text, whether a mark behind it is out of place)."""
+    text = english.draw(rng, int(rng.integers(50, 160)) if whole_sentence else int(rng.integers(3, 18)))
+    text = text.replace("\n", " ")
+    # A sentence to its end; where it is too long, a phrase.
+    ended = _SENTENCE.match(text) if whole_sentence else None
+    in_brackets = rng.random() < 0.25
+    if ended is not None:
+        return f"。{ended.group().strip()} ", True
+    words = phrase(cut(text, 30))
+    if not words:
+        return "", False
+    return (f"（{words}）", False) if in_brackets else (f"{blank}{words}{blank}", True)
 
 
 _SENTENCE = re.compile(r"[^.!?]{12,160}[.!?](?=\s|$)")

@@ -150,6 +150,18 @@ def _may_end(text: str, end: int) -> bool:
     return before.isspace() or after.isspace() or _is_cjk(before) or _is_cjk(after)
 
 
+def phrase(text: str) -> str:
+    """English words as they stand inside a Chinese sentence: without brackets, and without marks and stop words around
+    them, though never without a word."""
+    words = re.sub(r"[()\[\]{}\"“”]", "", text).strip(" ,;:.!?'").split()
+    first, last = 0, len(words)
+    while last - first > 1 and words[first].lower() in _STOP_WORDS:
+        first += 1
+    while last - first > 1 and words[last - 1].lower().strip(",;:.") in _STOP_WORDS:
+        last -= 1
+    return " ".join(words[first:last]).strip(" ,;:.!?'")
+
+
 _NO_BEGINNING = re.compile(r"(?:[\s，。、；：！？．…·—–～）》〉】」』〕］｝〗”’)\]},.;:!?&|/*+=]|-+(?!\w))+")
 
 

@@ -130,7 +130,7 @@ def _is_wide(character: str) -> bool:
     return character >= "\u2e80"
 
 
-def _estimated_em(text: str) -> float:
+def estimated_em(text: str) -> float:
     """Width of a line, on the safe side: DejaVu Sans, the widest of common faces, has .59 em a letter."""
     return sum(1.0 if _is_wide(character) else 0.6 for character in text)
 
@@ -262,7 +262,7 @@ class PageChoices:
         wanted = max(2, int(most_em / ADVANCE_EM[self.lang] * float(self.rng.uniform(0.5, 1.0))))
         for _ in range(3):
             text = self.texts.draw(self.rng, self.lang, wanted).split("\n")[0].strip()
-            while text and _estimated_em(text) > most_em:
+            while text and estimated_em(text) > most_em:
                 # whole words go, and Chinese characters one by one
                 head, blank, tail = text.rpartition(" ")
                 text = head if blank and not _is_wide(tail[-1:]) else text[:-1] if _is_wide(text[-1]) else ""
@@ -286,7 +286,7 @@ class PageChoices:
                 used += 1.0
                 continue
             lines.append(f"{len(lines) + 1}. {item}" if numbered else mark + item)
-            used += np.ceil((_estimated_em(item) * 0.95 + 1.5) / width_em)
+            used += np.ceil((estimated_em(item) * 0.95 + 1.5) / width_em)
         return "\n".join(lines)
 
     def ink(self, kind: str) -> RGB:
@@ -376,10 +376,12 @@ class PageChoices:
         return stacks
 
     def one_line(self, characters: float) -> str:
-        """Text that fits one line of so many characters: the first words of a draw."""
+        """Text that fits one line of so many characters: the first words of a draw, whole and by themselves."""
         wanted = max(4, int(characters * float(self.rng.uniform(0.4, 0.85))))
-        text = self.texts.draw(self.rng, self.lang, wanted).split("\n")[0].strip()
-        return text or self.texts.draw(self.rng, self.lang, wanted).replace("\n", " ")
+        for _ in range(3):
+            if text := _trimmed(self.texts.draw(self.rng, self.lang, wanted).split("\n")[0]):
+                return text
+        return self.texts.draw(self.rng, self.lang, wanted).replace("\n", " ")
 
     def list_text(self, box: Box, size_px: float, pitch_em: float) -> str:
         """Items with marks, as many as the box holds."""

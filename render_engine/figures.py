@@ -1,5 +1,6 @@
 """Tables and charts: numbers nobody believes, set as in reports."""
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +45,11 @@ def number_text(rng: np.random.Generator, style: str) -> str:
     if style == "money" and rng.random() < 0.2:
         return f"({value:,})"
     return f"{value:,}"
+
+
+def short_number(text: str) -> str:
+    """The first three digits of a number, without what groups and surrounds them."""
+    return re.sub(r"\D", "", text)[:3]
 
 
 def fill_table(page: PageChoices, canvas: Canvas, palette: Palette, size_px: float, box: Box, parent: int) -> bool:
@@ -99,7 +105,7 @@ def fill_table(page: PageChoices, canvas: Canvas, palette: Palette, size_px: flo
             else:
                 text = number_text(rng, kinds[column - 1])
                 if len(text) * 0.62 * size_px > right - left:
-                    text = text[:3].strip("(,-. ") or "0"
+                    text = short_number(text)
             if not text.strip():
                 continue
             # tall faces have lines of 1.2 em, and so has the cell at least

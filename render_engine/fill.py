@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from render_engine.choose import ADVANCE_EM, MAX_CHARACTERS, PageChoices, photo_crop
+from render_engine.choose import ADVANCE_EM, MAX_CHARACTERS, PageChoices, estimated_em, photo_crop
 from render_engine.distribution import Photo, between, pick
-from render_engine.figures import Canvas, fill_chart, fill_table, number_text
+from render_engine.figures import Canvas, fill_chart, fill_table, number_text, short_number
 from render_engine.spec import Box, FilledBox, PaperGround, PhotoCrop, Picture, PlainGround, Role
 from render_engine.template import Colour, Node, Palette, Template
 
@@ -101,7 +101,7 @@ class _Filler:
         self.canvas = Canvas()
         self.root: _Part | None = None
         self.lacking = False
-        """Whether a part of the page itself was left out, or all that a heading stands over."""
+        """Whether a part of the page itself or of a card was left out, or all that a heading stands over."""
         self.unused: dict[tuple[str, ...], list[str]] = {}
 
     def draw(self, node: Node, number: int) -> _Part:
@@ -241,18 +241,20 @@ class _Filler:
                 for child, length in zip(children, fixed, strict=True)
             ]
             if free >= -0.01 and all(one >= other for one, other in zip(given, least, strict=True)):
-                break
+                if not (down and len(children) < len(part.children) and children[-1].node.slot in HEADS):
+                    break
+                del children[-1], lengths[-1], least[-1]  # what it speaks of is left out
+                continue
             # The last repetition goes first, or else the last part: cut short if that helps, then left out.
             last = max((at for at, child in enumerate(children) if child.repeated), default=len(children) - 1)
             if down and squeezed != last and children[last].node.rows and fixed[last] is not None:
                 squeezed = last
             else:
-                if part is self.root and not children[last].repeated and not _is_head(children[last]):
+                of_page = part is self.root and not _is_head(children[last])
+                if (of_page or node.fill or node.border) and not children[last].repeated:
                     self.lacking = True
                 del children[last], lengths[last], least[last]
                 squeezed = -1
-        while down and children and children[-1].node.slot in HEADS and len(children) < len(part.children):
-            children.pop()  # what it speaks of is left out
         if down and len(children) < len(part.children) and all(map(_is_head, children)):
             self.lacking = True
         placed = []
@@ -319,6 +321,8 @@ class _Filler:
         prefix = node.prefix.get("en" if page.lang == "en" else "zh", "")
         if node.text:
             text = self.filled(self.next_of(node.text["en" if page.lang == "en" else "zh"]), part.number)
+            while "____" in text and estimated_em(text) > wide * n_lines / size:
+                text = text.replace("____", "___", 1)  # a blank to be filled in is as long as there is room
         elif slot == "page_number":
             text = str(int(self.rng.integers(1, 600)))
         elif slot == "list":
@@ -329,7 +333,7 @@ class _Filler:
         else:
             text = self.words(wide / size, n_lines, len(prefix))
             if prefix and not text:
-                text = number_text(self.rng, "count")[:3].strip(",")
+                text = short_number(number_text(self.rng, "count"))
         if not text.strip():
             return
         text = self.filled(prefix, part.number) + text
@@ -355,7 +359,7 @@ class _Filler:
             return self.page.fitted(width_em - taken, 0.9) or self.page.fitted(width_em - taken, 1.0)
         # Lines that are broken between words do not fill their room; a last line that stays empty is a hole.
         longest = ""
-        for _ in range(4):
+        for _ in range(8):
             text = self.page.fitted(n_lines * width_em - taken, 0.8)
             if max(map(len, re.findall("[!-~]+", text)), default=0) * WORD_EM <= width_em:
                 longest = max(longest, text, key=len)

@@ -22,7 +22,7 @@ MAX_DEPTH = 12
 HEX = re.compile(r"#[0-9a-f]{6}")
 PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
 
-Colour = Literal["ground", "ink", "muted", "accent", "soft", "line", "on_accent"]
+Colour = Literal["ground", "ink", "muted", "accent", "soft", "line", "on_accent", "on_photo"]
 Slot = Literal[
     "title", "heading", "paragraph", "list", "caption", "header", "footer", "page_number", "label", "field", "button",
     "table", "chart", "figure", "rule",
@@ -47,6 +47,8 @@ class Palette(Config):
     """Rules and borders."""
     on_accent: str = "#ffffff"
     """Text on boxes filled with the accent."""
+    on_photo: str = "#ffffff"
+    """Text on photographs, which a scrim makes darker."""
 
     @field_validator("*")
     @classmethod

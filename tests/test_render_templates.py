@@ -1,5 +1,7 @@
 """Complex pages: every template draws in every language, blocks keep apart, and a wrong template is refused."""
 
+import re
+
 import numpy as np
 import pytest
 from test_render_pixels import ASSETS, FACES, PHOTO, TEXTS, digest
@@ -105,6 +107,44 @@ def test_a_report_holds_a_table_whose_numbers_stand_on_the_right():
     numbers = [cell for cell in cells if cell.text[:1] in "(-0123456789"]
     assert numbers
     assert all(cell.align == "end" for cell in numbers)
+
+
+def test_numbers_that_a_cell_has_no_room_for_are_shorter_numbers():
+    pages = [page_of("financial_report", "en", seed, (256, 256)) for seed in range(40)]
+    cells = [block.text for page in pages for block in page.blocks if block.role == "cell" and block.align == "end"]
+    numbers = [text for text in cells if re.fullmatch(r"[-(\d][-\d,.%)]*", text)]
+    assert len(numbers) >= 50
+    for text in numbers:
+        assert re.fullmatch(r"-?\d+(\.\d+)?%?|\(?\d{1,3}(,\d{3})*\)?", text), text
+
+
+def test_cards_keep_their_parts_and_have_no_hole_where_they_cannot(tmp_path):
+    (tmp_path / "goods.yaml").write_text("""
+description: goods
+least_em: 10
+most_em: 24
+page:
+  rows:
+  - repeat: [2, 2]
+    columns:
+    - repeat: [2, 2]
+      fill: soft
+      rows:
+      - {slot: figure}
+      - {slot: label, lines: [1, 1], size: [1.6, 1.6]}
+      - {slot: label, lines: [1, 1], size: [1.6, 1.6], text: {en: [$ 5], zh: [5 元]}}
+""")
+    for seed, (height, n_labels) in enumerate([(100, 8), (80, 0)]):
+        spec = page_of(str(tmp_path / "goods.yaml"), "zh", seed, (300, height))
+        cards = [number for number, node in enumerate(spec.layout) if node.role == "card"]
+        labels = [block for block in spec.blocks if block.role == "label"]
+        assert (len(cards), len(labels)) == (4, n_labels)  # with room for one label there is none
+        for card in cards:
+            parts = [block.box_px for block in labels if block.parent == card]
+            parts += [node.box_px for node in spec.layout if node.role == "figure" and node.parent == card]
+            filled = sum(y1 - y0 for _, y0, _, y1 in parts)
+            _, top, _, bottom = spec.layout[card].box_px
+            assert filled > 0.8 * (bottom - top), "a hole"
 
 
 def test_the_same_generator_gives_the_same_complex_page_and_the_spec_draws_it_again():
