@@ -1,5 +1,6 @@
 """From an address to a row of the schema: sampled, drawn, encoded."""
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,9 @@ class Workshop:
             raise BadInput("texts: the files have changed since the run was planned, or differ on this machine")
         self.assets = Assets(plan.manifest.faces, PhotoStore(plan.photos.photos))
         self.licences = {photo.photo_id: photo.licence for photo in plan.photos.photos}
+        # The words of a dictionary are never garbage: looking through them took .6 ms a page.
+        gc.collect()
+        gc.freeze()
         self._choices: tuple[object, tuple[FontFace, ...], PageDistribution] = (None, (), PageDistribution())
 
     def sample(self, plan: GeneratePlan, address: Address) -> PageSpec:

@@ -94,7 +94,7 @@ def lay_out_blocks(
 ) -> None:
     """The lines of all blocks that fit their boxes, into `scratch`.
 
-    whole_pixels: advances and pens on whole pixels (full hinting). Raises RenderError for characters that cannot be
+    whole_pixels: advances and pens on whole pixels (hinted text). Raises RenderError for characters that cannot be
     drawn.
     """
     scratch.glyph_count = scratch.line_count = 0

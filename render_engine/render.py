@@ -175,7 +175,7 @@ def lay_out(spec: PageSpec, assets: Assets) -> LayoutScratch:
     def strikes_of(stack: FontStack, size_26_6: int) -> list[int]:
         return [atlas.strike(face, size_26_6, mode) for face in stack.faces]
 
-    lay_out_blocks(spec.blocks, assets.stack, strikes_of, spec.hinting == "full", scratch)
+    lay_out_blocks(spec.blocks, assets.stack, strikes_of, spec.hinting != "none", scratch)
     return scratch
 
 

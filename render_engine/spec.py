@@ -267,6 +267,8 @@ class PageSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     blocks: tuple[TextBlock, ...]
     """In reading order."""
     hinting: Literal["none", "light", "full"] = "none"
+    """light: stems on whole pixels vertically; full: as the face's own program or FreeType's hinter wants them. With
+    either, letters stand on whole pixels, as on desktops that hint; without, on quarters of a pixel."""
     blend: Literal["srgb", "linear"] = "srgb"
     """srgb: coverage mixes 8-bit values, as desktop text does; linear: in linear light."""
     antialias: Literal["grey", "lcd_rgb", "lcd_bgr"] = "grey"

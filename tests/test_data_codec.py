@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -170,3 +172,25 @@ def test_a_stream_longer_or_shorter_than_the_header_says_is_damage() -> None:
         codec.decode_png(_png(1, 2, bytes(50_000_000)))
     with pytest.raises(ImageProblem, match="damaged"):
         codec.decode_png(_png(1, 2, b"\2abc"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator alone is told to keep what is freed")
+def test_a_process_that_keeps_freed_memory_asks_for_none_when_it_encodes_again() -> None:
+    code = """
+import resource, sys
+import numpy as np
+from datagen.codec import encode_png
+from datagen.heap import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+image_HW3 = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    encode_png(image_HW3)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    kept, asked = (
+        int(subprocess.run([sys.executable, "-c", code, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("keep", "not")
+    )
+    assert kept < 20 < asked
