@@ -96,11 +96,11 @@ def saved_bytes_per_picture(model: nn.Module, size_px: int) -> int:
     """
     weight = next(model.parameters())
     one, two = (torch.empty(n, 3, size_px, size_px, device=weight.device, dtype=weight.dtype) for n in (1, 2))
-    return _saved_bytes(model, two) - _saved_bytes(model, one)
+    return saved_bytes(model, two) - saved_bytes(model, one)
 
 
-def _saved_bytes(model: nn.Module, images_B3HW: torch.Tensor) -> int:
-    """Every block of memory that autograd keeps counts once, and whole."""
+def saved_bytes(model: nn.Module, images_B3HW: torch.Tensor) -> int:
+    """What a forward pass of a diffusers autoencoder makes autograd keep, every block of memory once and whole."""
     kept: dict[StorageWeakRef, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
