@@ -43,7 +43,7 @@ STAGES = ("sample", "crop", "layout", "draw", "encode", "row", "parquet")
 BESIDE = ("sample", "parquet")
 """Before and behind a row: what is drawn, and the file."""
 KEEP = Judgement(verdict=Verdict(keep=True), judged_by="none")
-MISSES_WHEN_WARM = 0.01
+MISSES_WHEN_WARM = 0.005
 """Share of glyphs that are new to the atlas, below which caches count as warm."""
 WARM_UP_PAGES = 200
 """Pages between two looks at that share."""
@@ -193,7 +193,7 @@ class Stream:
         return scratch.glyph_count
 
 
-def bench_render(recipe: GenerateRecipe, *, pages: int = 400, warm_up_pages: int = 20_000) -> RenderFigures:
+def bench_render(recipe: GenerateRecipe, *, pages: int = 400, warm_up_pages: int = 40_000) -> RenderFigures:
     """Figures for the recipe's faces, photographs and texts: `pages` pages of 512 px, a quarter as many of 1024.
 
     Raises BadInput when something that the recipe names is missing.

@@ -35,7 +35,7 @@ def bench_render(
     recipe: Recipe = "background",
     overrides: Overrides = None,
     pages: Annotated[int, typer.Option(min=8, help="Distinct pages of 512 px in the measured pass.")] = 400,
-    warm_up: Annotated[int, typer.Option(min=1, help="Pages whose glyphs are drawn before, at most.")] = 20_000,
+    warm_up: Annotated[int, typer.Option(min=1, help="Pages whose glyphs are drawn before, at most.")] = 40_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Draw distinct pages on one core: glyphs/s, rows/s, shares of the stages, Pillow and skia beside it."""
