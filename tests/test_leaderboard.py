@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,40 @@ def test_pictures_made_elsewhere_are_scored_where_they_lie(photographs: Path, tm
     first = json.loads((tmp_path / "first/scores/DCT/small/results.json").read_text())
     assert entry.report.results["PSNR"] == first["PSNR"]
     assert entry.images_per_s is None
+
+
+INVERT = """
+import sys
+from pathlib import Path
+from PIL import Image, ImageOps
+for path in Path(sys.argv[1]).glob("*.png"):
+    if "astronaut" not in path.name.replace("\u00e4", "a") or sys.argv[3] == "all":
+        ImageOps.invert(Image.open(path).convert("RGB")).save(Path(sys.argv[2]) / path.name)
+"""
+
+
+def test_a_program_of_one_s_own_is_a_codec(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "invert.py").write_text(INVERT)
+
+    def program(*words: str) -> dict[str, object]:
+        command = [sys.executable, *words]
+        return {"kind": "program", "name": "mine", "command": command, "compression": 8, "channels": 4}
+
+    whole = program(str(tmp_path / "invert.py"), "{originals}", "{outputs}", "all")
+    (entry,) = run_leaderboard(make_recipe(photographs, codecs=[whole]), tmp_path / "out")
+    original = decode_image(tmp_path / "out/sets/small/coffee.png")
+    np.testing.assert_array_equal(decode_image(tmp_path / "out/reconstructed/mine/small/coffee.png"), 255 - original)
+    assert (entry.facts.compression, entry.facts.channels, entry.images_per_s) == (8, 4, None)
+    assert entry.report.results["num_samples"] == 2
+    for words, sentence in (
+        ((str(tmp_path / "invert.py"), "{originals}", "{outputs}", "some"), "1 pictures were not made"),
+        (("-c", "raise SystemExit('no weights')"), "failed (no weights)"),
+    ):
+        (entry,) = run_leaderboard(make_recipe(photographs, codecs=[program(*words)]), tmp_path / "out")
+        assert sentence in entry.problem
+    absent = program() | {"command": [str(tmp_path / "absent")]}
+    (entry,) = run_leaderboard(make_recipe(photographs, codecs=[absent]), tmp_path / "out")
+    assert "cannot be started" in entry.problem
 
 
 def test_differences_strike_out_what_was_lost_and_underline_what_is_new() -> None:

@@ -17,9 +17,11 @@ from test_house import glyphmill_fails, glyphmill_says
 
 from datagen.ngrams import ngram_overlap
 from datagen.ocr import PageLine, Reading, open_recognizer
+from datagen.recipes import find_recipe, load_recipe
 from fonts_manifest.errors import BadInput
 from vae import textcrops
 from vae.candidates import Candidate, TokenBenchRecipe, drop_duplicates
+from vae.cli import BUNDLED
 from vae.review import apply_review, write_review
 from vae.textblocks import detect_blocks, group_lines, language_of, read_annotations
 from vae.textcrops import cut
@@ -280,6 +282,14 @@ def test_of_crops_that_overlap_only_the_longest_stays(drawn: list[tuple[str, str
             assert dropped.reason == (
                 "same_page_duplicate" if other.page == dropped.page else "same_category_duplicate"
             )
+
+
+def test_one_figure_of_a_rule_can_be_changed_alone() -> None:
+    bundled = find_recipe("tokenbench", [BUNDLED])
+    assert load_recipe(bundled, TokenBenchRecipe, []) == RECIPE
+    changed = load_recipe(bundled, TokenBenchRecipe, ["zh.cell_px=14"])
+    assert changed.zh == RECIPE.zh.model_copy(update={"cell_px": 14})
+    assert changed.en == RECIPE.en
 
 
 LONG = "\n".join(prose(np.random.default_rng(1), 12) for _ in range(6))  # about 440 characters

@@ -1,14 +1,16 @@
 """Anything that turns pictures into fewer numbers and back, behind one interface.
 
-Our models, diffusers' autoencoders, VA-VAE's own files, linear maps, picture formats, and pictures that another program
-has reconstructed.
+Our models, diffusers' autoencoders, VA-VAE's and VTP's own files, linear maps, picture formats, programs, and pictures
+that were reconstructed elsewhere.
 
 Legend: B pictures, H W pixels.
 """
 
 import io
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +32,7 @@ from vae.batch import to_uint8, to_unit_range
 from vae.evaluate import load_model
 from vae.skip import LinearSkip, SkipBasis
 from vae.vavae import load_vavae
+from vae.vtp import load_vtp
 
 Pictures = npt.NDArray[np.uint8]
 """(B, H, W, 3) sRGB, all of one size."""
@@ -89,6 +92,15 @@ class VAVAECodec(Config):
     """The .pt or .ckpt file; read with weights_only."""
 
 
+class VTPCodec(Config):
+    """VTP as MiniMax publishes it: the folder of its transformers model, f16 with 64 channels."""
+
+    kind: Literal["vtp"]
+    name: str
+    path: Path
+    """Folder with config.json and safetensors. Nothing is fetched."""
+
+
 class LinearCodec(Config):
     """The untrained linear skip."""
 
@@ -121,8 +133,21 @@ class FolderCodec(Config):
     path: Path
 
 
+class ProgramCodec(Config):
+    """A program of yours that reconstructs a folder of PNG files into another, under their names: for models whose
+    code lives elsewhere, Step-Video's for instance, in an environment of their own."""
+
+    kind: Literal["program"]
+    name: str
+    command: tuple[str, ...] = Field(min_length=1)
+    """The program and its words; {originals} and {outputs} stand for the two folders."""
+    compression: int | None = None
+    """For the table, as are the channels."""
+    channels: int | None = None
+
+
 CodecConfig = Annotated[
-    GlyphmillCodec | DiffusersCodec | VAVAECodec | LinearCodec | FormatCodec | FolderCodec,
+    GlyphmillCodec | DiffusersCodec | VAVAECodec | VTPCodec | LinearCodec | FormatCodec | FolderCodec | ProgramCodec,
     Field(discriminator="kind"),
 ]
 
@@ -166,11 +191,13 @@ def open_codec(config: CodecConfig, device: str = "cpu") -> Codec:
             return _network(_load_diffusers(config), device)
         case VAVAECodec():
             return _network(load_vavae(config.path), device)
+        case VTPCodec():
+            return _network(load_vtp(config.path), device)
         case LinearCodec():
             return _linear(config)
         case FormatCodec():
             return _format(config)
-        case FolderCodec():
+        case FolderCodec() | ProgramCodec():
             raise BadInput(f"{config.name}: pictures made elsewhere are read, not made")
 
 
@@ -312,6 +339,23 @@ def _encode(image_HW3: npt.NDArray[np.uint8], kind: Literal["jpeg", "webp", "avi
     }
     Image.fromarray(image_HW3).save(buffer, kind.upper(), quality=quality, **options[kind])
     return buffer.getvalue()
+
+
+def run_program(config: ProgramCodec, originals: Path, outputs: Path) -> CodecFacts:
+    """Every picture of `originals` through the program. Raises BadInput when it fails, or leaves a picture out."""
+    places = {"{originals}": str(originals.resolve()), "{outputs}": str(outputs.resolve())}
+    words = [reduce(lambda text, place: text.replace(*place), places.items(), word) for word in config.command]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise BadInput(f"{config.name}: {words[0]} cannot be started ({error.strerror})") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise BadInput(f"{config.name}: {words[0]} failed ({said[-1] if said else f'exit code {done.returncode}'})")
+    missing = sorted({path.name for path in originals.glob("*.png")} - {path.name for path in outputs.glob("*.png")})
+    if missing:
+        raise BadInput(f"{config.name}: {len(missing)} pictures were not made, the first is {missing[0]}")
+    return CodecFacts(compression=config.compression, channels=config.channels)
 
 
 def names_of(codecs: Sequence[CodecConfig]) -> list[str]:

@@ -35,7 +35,17 @@ from datagen.recipes import recipe_hash
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files
-from vae.codecs import Codec, CodecConfig, CodecFacts, FolderCodec, Pictures, names_of, open_codec
+from vae.codecs import (
+    Codec,
+    CodecConfig,
+    CodecFacts,
+    FolderCodec,
+    Pictures,
+    ProgramCodec,
+    names_of,
+    open_codec,
+    run_program,
+)
 from vae.pixels import PixelChoice
 from vae.score import choose_second, find_weights, score_folders
 from vae.scorecard import Report, ScoreChoice
@@ -92,7 +102,7 @@ class Entry:
     set_name: str
     facts: CodecFacts = field(default_factory=CodecFacts)
     images_per_s: float | None = None
-    """Encoded and decoded on `device`, without files; None when they were made elsewhere."""
+    """Encoded and decoded on `device`, without files; None for pictures and programs from elsewhere."""
     report: Report | None = None
     problem: str = ""
     """Why there are no figures."""
@@ -207,10 +217,12 @@ def _reconstruct_all(config: CodecConfig, recipe: LeaderboardRecipe, out: Path) 
         known = json.loads(facts.read_text()) if facts.is_file() else {}
         if known.get("identity") != identity:
             try:
-                codec = codec or open_codec(config, recipe.device)
-                known = {"identity": identity} | _reconstruct_set(
-                    codec, out / "sets" / chosen.name, folder, recipe.batch
-                )
+                if isinstance(config, ProgramCodec):
+                    made = _run_on_set(config, out / "sets" / chosen.name, folder)
+                else:
+                    codec = codec or open_codec(config, recipe.device)
+                    made = _reconstruct_set(codec, out / "sets" / chosen.name, folder, recipe.batch)
+                known = {"identity": identity} | made
                 facts.write_text(json.dumps(known))
             except torch.OutOfMemoryError:
                 entry.problem = f"out of memory with {recipe.batch} pictures at a time; lower batch"
@@ -219,6 +231,14 @@ def _reconstruct_all(config: CodecConfig, recipe: LeaderboardRecipe, out: Path) 
         if not entry.problem:
             entry.facts, entry.images_per_s = CodecFacts(**known["facts"]), known["images_per_s"]
         yield chosen, entry
+
+
+def _run_on_set(config: ProgramCodec, originals: Path, folder: Path) -> dict[str, Any]:
+    """As `_reconstruct_set`; its speed includes the start of the program, so it is not told."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.png"):
+        stale.unlink()
+    return {"facts": dataclasses.asdict(run_program(config, originals, folder)), "images_per_s": None}
 
 
 def _reconstruct_set(codec: Codec, originals: Path, folder: Path, batch: int) -> dict[str, Any]:
