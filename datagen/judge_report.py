@@ -84,11 +84,11 @@ def calibration_html(calibration: Calibration, config: JudgeConfig) -> str:
         {
             "cascade": (shares, [p.agreement for p in near]),
             "95 % low": (shares, [p.low for p in near]),
-            "read at random, keep the rest": (shares, [kept + (1 - kept) * share for share in shares]),
+            "read at random": (shares, [kept + (1 - kept) * share for share in shares]),
             "target": ([shares[0], shares[-1]], [config.agreement] * 2),
         },
         x_label="share of the cost of full OCR",
-        y_label="lines decided as by full OCR",
+        y_label="decided as by full OCR",
     )
     bins = calibration.reliability
     trust = lines_svg(
@@ -97,7 +97,7 @@ def calibration_html(calibration: Calibration, config: JudgeConfig) -> str:
             "as predicted": ([bins[0].chance, bins[-1].chance], [bins[0].chance, bins[-1].chance]),
         },
         x_label="chance to be legible, by the model",
-        y_label="share of these lines that OCR calls legible",
+        y_label="share that OCR calls legible",
     )
     return facts(pairs) + paragraph(text) + grid([curve, trust], wide=True)
 
