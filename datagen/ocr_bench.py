@@ -23,7 +23,7 @@ from datagen.audit import TEST_SHARD, CascadeJudge, calibrate_recipe, calibratio
 from datagen.cascade import Calibration
 from datagen.judge import judge_read, read_legibility, read_lines
 from datagen.lines import Image, Recognizer
-from datagen.ocr import READERS, open_recognizer
+from datagen.ocr import READERS, ned, open_recognizer
 from datagen.plan import Address, GeneratePlan, GenerateRecipe, make_plan
 from datagen.progress import ProgressReport, silent
 from datagen.recipes import recipe_hash, recipe_to_yaml
@@ -34,7 +34,7 @@ from render_engine.spec import RenderedPage
 
 T = TypeVar("T")
 
-_BACKEND_LINES = 40
+_BACKEND_LINES = 16
 """Read by each back end but the judge's own, on the first pages."""
 _BACKEND_PAGES = 2
 
@@ -194,17 +194,18 @@ def _warm_up(
 
 
 def _backend(name: str, drawn: list[SampledPage]) -> BackendFigures:
-    """One reader on a few lines and pages; it is opened and warmed up before."""
+    """One reader on a few lines and pages; one that is missing, or gives no answer, says why."""
     if name == "tesseract" and shutil.which("tesseract") is None:
         return BackendFigures(lines_per_s=None, pages_per_s=None, mean_ned=None, missing="no program of that name")
     if name == "torch" and importlib.util.find_spec("torch") is None:
         return BackendFigures(lines_per_s=None, pages_per_s=None, mean_ned=None, missing="torch is not installed")
     try:
-        reader = open_recognizer(name)
+        return _measure_backend(open_recognizer(name), drawn)
     except BadInput as error:
         return BackendFigures(lines_per_s=None, pages_per_s=None, mean_ned=None, missing=str(error))
-    from datagen.ocr import ned
 
+
+def _measure_backend(reader: Recognizer, drawn: list[SampledPage]) -> BackendFigures:
     seconds: Counter[str] = Counter()
     page = _page_of(drawn[0])
     lines = page.lines[:_BACKEND_LINES]
