@@ -130,6 +130,7 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no model"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"")
     with pytest.raises(BadInput, match="the model cannot be read"):
         load_model(tmp_path)
 

@@ -78,6 +78,10 @@ def train(
     for source, after in report.psnr_end_db.items():
         typer.echo(f"{source}: held-out PSNR {report.psnr_start_db[source]:.2f} -> {after:.2f} dB")
     typer.echo(f"data wait: {report.data_seconds / max(report.seconds, 1e-9):.1%} of {report.seconds:.0f} s of steps")
+    from vae.card import write_model_cards
+
+    if not (out / report.ema / "README.md").is_file():
+        write_model_cards(out)
     typer.echo(str(out / report.ema))
 
 
@@ -125,11 +129,14 @@ def reconstruct(
     vae: Annotated[Path, typer.Option(help="Folder of a saved model.")],
     images: Annotated[str, typer.Option(help="A picture, a folder of pictures, or a glob.")],
     out: Annotated[Path, typer.Option(help="Folder for the reconstructions, PNG under the same names.")],
+    tile: Annotated[int, typer.Option(min=1, help="Side of a tile in latent cells; fewer need less memory.")] = 64,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: CUDA when there is one.")] = "auto",
 ) -> None:
-    """Encode and decode pictures; sides that are no multiple of the compression lose their last pixels."""
+    """Encode and decode pictures of any size; large ones in tiles, with the same result."""
+    from vae.probe import pick_device
     from vae.reconstruct import reconstruct_files
 
-    done, problems = reconstruct_files(vae, images, out)
+    done, problems = reconstruct_files(vae, images, out, device=str(pick_device(device)), tile_cells=tile)
     for name, problem in problems:
         typer.echo(f"left out: {name}: {problem}", err=True)
     typer.echo(f"{out}: {done} pictures, {len(problems)} left out")
@@ -250,6 +257,31 @@ def bench_load(
         place = run or load_bench.drawn_run(Path(temporary, "run"), crop_px, min(pictures, 256))
         figures = load_bench.bench_load(place, crop_px=crop_px, batch=batch, pictures=pictures)
     typer.echo(json.dumps(figures) if as_json else load_bench.as_text(figures))
+
+
+@model_app.command("card")
+def model_card(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
+) -> None:
+    """Write the model cards of a run anew: recipe, data, licences, figures and pictures, beside its weights."""
+    from vae.card import write_model_cards
+
+    for card in write_model_cards(run):
+        typer.echo(str(card))
+
+
+@model_app.command("statistics")
+def model_statistics(
+    folder: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    images: Annotated[str, typer.Option(help="A picture, a folder of pictures, or a glob.")],
+) -> None:
+    """Measure mean and deviation of every latent channel on pictures, and write them into the model's config.json."""
+    from vae.channel_statistics import write_channel_statistics
+
+    cells, problems = write_channel_statistics(folder, images)
+    for name, problem in problems:
+        typer.echo(f"left out: {name}: {problem}", err=True)
+    typer.echo(f"{folder / 'config.json'}: latents_mean and latents_std of {cells:,} cells")
 
 
 @bench_app.command("vae")

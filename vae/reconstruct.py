@@ -2,21 +2,32 @@
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import torch
+
 from datagen.codec import encode_png
 from datagen.decode import SUFFIXES, ImageProblem, decode_image
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files
-from vae.evaluate import load_model, network, reconstruct
+from vae.batch import to_uint8, to_unit_range
+from vae.evaluate import load_model
+from vae.model import GSCAutoencoder
 
 
-def reconstruct_files(model_folder: Path, place: str, out: Path) -> tuple[int, list[tuple[str, str]]]:
-    """Write `out`/NAME.png for every picture at `place`; returns how many, and the (name, problem) of those left out.
+def reconstruct_files(
+    model_folder: Path, place: str, out: Path, *, device: str = "cpu", tile_cells: int = 64
+) -> tuple[int, list[tuple[str, str]]]:
+    """Write `out`/NAME.png for every picture at `place`, of its size; returns how many, and the (name, problem) of
+    those left out.
 
-    Rows and columns beyond the last multiple of the compression are cut off: nothing is resized. Of two pictures whose
-    names differ in the suffix only, the second is left out. Raises BadInput when there is no model or no picture, or
-    `out` cannot be written.
+    Of two pictures whose names differ in the suffix only, the second is left out. Large pictures go through in tiles of
+    `tile_cells` latent cells a side, which changes nothing but the memory needed. Raises BadInput when there is no
+    model or no picture, `out` cannot be written, or memory does not suffice.
     """
-    model = load_model(model_folder)
+    model = load_model(model_folder).to(device)
+    model.register_to_config(tile_latents=tile_cells)
+    model.enable_tiling()
     files = find_files([place], SUFFIXES)
     if not files:
         raise BadInput(f"{place}: no picture found ({', '.join(sorted(SUFFIXES))})")
@@ -33,13 +44,26 @@ def reconstruct_files(model_folder: Path, place: str, out: Path) -> tuple[int, l
             except ImageProblem as problem:
                 problems.append((str(path), str(problem)))
                 continue
-            height, width = (side - side % model.compression for side in image_HW3.shape[:2])
-            if not height or not width:
-                problems.append((str(path), f"smaller than the compression, {model.compression} px"))
-                continue
-            output_1HW3 = reconstruct(network(model), image_HW3[None, :height, :width])
-            (out / f"{path.stem}.png").write_bytes(encode_png(output_1HW3[0]))
+            (out / f"{path.stem}.png").write_bytes(encode_png(reconstruct_picture(model, image_HW3)))
             written.add(path.stem)
     except OSError as error:
         raise BadInput(f"{out}: cannot be written ({error.strerror})") from None
     return len(written), problems
+
+
+@torch.no_grad()
+def reconstruct_picture(model: GSCAutoencoder, image_HW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A picture of any size through the model: its last row and column are repeated up to whole cells, and what comes
+    back is cut to its size. Raises BadInput when memory does not suffice."""
+    height, width = image_HW3.shape[:2]
+    f = model.compression
+    padded_HW3 = np.pad(image_HW3, ((0, -height % f), (0, -width % f), (0, 0)), mode="edge")
+    images = to_unit_range(padded_HW3[None]).to(model.device, model.dtype)
+    try:
+        output = to_uint8(model(images).sample)[0, :height, :width]
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise BadInput(
+            f"memory does not suffice for {width}x{height} px in tiles of {model.config.tile_latents} cells: "
+            f"lower --tile (now {model.config.tile_latents})"
+        ) from error
+    return np.ascontiguousarray(output)
