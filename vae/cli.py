@@ -259,31 +259,6 @@ def bench_load(
     typer.echo(json.dumps(figures) if as_json else load_bench.as_text(figures))
 
 
-@model_app.command("card")
-def model_card(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
-) -> None:
-    """Write the model cards of a run anew: recipe, data, licences, figures and pictures, beside its weights."""
-    from vae.card import write_model_cards
-
-    for card in write_model_cards(run):
-        typer.echo(str(card))
-
-
-@model_app.command("statistics")
-def model_statistics(
-    folder: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
-    images: Annotated[str, typer.Option(help="A picture, a folder of pictures, or a glob.")],
-) -> None:
-    """Measure mean and deviation of every latent channel on pictures, and write them into the model's config.json."""
-    from vae.channel_statistics import write_channel_statistics
-
-    cells, problems = write_channel_statistics(folder, images)
-    for name, problem in problems:
-        typer.echo(f"left out: {name}: {problem}", err=True)
-    typer.echo(f"{folder / 'config.json'}: latents_mean and latents_std of {cells:,} cells")
-
-
 @bench_app.command("vae")
 def bench_vae(
     models: Annotated[str, typer.Option(help="Members of the family, with commas.")] = "f16c64,f32c192",
@@ -370,6 +345,31 @@ def model_fit_basis(
         )
     save_basis(fitted, facts, out)
     typer.echo(f"{out}: {rows} components of {facts.cells:,} cells keep {facts.explained:.2%} of their variance")
+
+
+@model_app.command("card")
+def model_card(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
+) -> None:
+    """Write the model cards of a run anew: recipe, data, licences, figures and pictures, beside its weights."""
+    from vae.card import write_model_cards
+
+    for card in write_model_cards(run):
+        typer.echo(str(card))
+
+
+@model_app.command("statistics")
+def model_statistics(
+    folder: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    images: Annotated[str, typer.Option(help="A picture, a folder of pictures, or a glob.")],
+) -> None:
+    """Measure mean and deviation of every latent channel on pictures, and write them into the model's config.json."""
+    from vae.channel_statistics import write_channel_statistics
+
+    cells, problems = write_channel_statistics(folder, images)
+    for name, problem in problems:
+        typer.echo(f"left out: {name}: {problem}", err=True)
+    typer.echo(f"{folder / 'config.json'}: latents_mean and latents_std of {cells:,} cells")
 
 
 @app.command(rich_help_panel="Train and judge")
