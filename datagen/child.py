@@ -39,7 +39,7 @@ class Child(Generic[S]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self.end()
 
     def call(self, function: Callable[[S, T], R], item: T) -> R:
         """The result of `function(shared, item)`; function: importable by name.
@@ -52,14 +52,15 @@ class Child(Generic[S]):
             connection.send((function, item))
             fine, result = connection.recv()
         except (EOFError, OSError):
-            raise ChildDied(f"the process that made {item} ended by {self._end()}") from None
+            raise ChildDied(f"the process that made {item} ended by {self.end()}") from None
         if fine:
             return result
         raise result
 
     def _start(self) -> Connection:
         here, there = Pipe()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # More threads than one a process would only fight for the same CPUs.
+        environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         code = f"from datagen.child import _serve; _serve({there.fileno()})"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code], pass_fds=[there.fileno()], env=environment, stdin=subprocess.DEVNULL
@@ -69,7 +70,7 @@ class Child(Generic[S]):
         here.send(self._shared)
         return here
 
-    def _end(self) -> str:
+    def end(self) -> str:
         """End the process; returns how it ended, in words."""
         if self._connection is not None:
             self._connection.close()

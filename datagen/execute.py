@@ -58,12 +58,14 @@ def run_tasks(
     address: str | None = None,
     retries: int = RETRIES,
     rescue: Callable[[S, T], R] | None = None,
+    in_order: bool = False,
 ) -> Generator[tuple[T, R], None, None]:
-    """`(item, function(shared, item))` for every item, in the order in which they get ready.
+    """`(item, function(shared, item))` for every item, in the order in which they get ready, or that of the items.
 
     function: importable by name on the workers. shared: what all tasks need, shipped once. workers: tasks at a time;
     None is all cores of this machine, or all of the cluster at `address` (`ray://` or `host:port`).
-    At most two tasks a worker are in flight, so `items` may be endless and memory stays flat.
+    At most two tasks a worker are in flight, so `items` may be endless and memory stays flat; results that nobody has
+    taken count among them, so a slow consumer holds the workers back.
 
     An exception of `function` comes out here (BadInput as it was raised) and ends the run. A dead worker's task is
     started again up to `retries` times; then `rescue` takes its place, which does the same with more care and gets as
@@ -73,7 +75,7 @@ def run_tasks(
     """
     if executor == "serial":
         return ((item, function(shared, item)) for item in items)
-    return _run_on_ray(function, shared, items, workers, address, retries, rescue)
+    return _run_on_ray(function, shared, items, workers, address, retries, rescue, in_order)
 
 
 @contextmanager
@@ -95,6 +97,7 @@ def _run_on_ray(
     address: str | None,
     retries: int,
     rescue: Callable[[S, T], R] | None,
+    in_order: bool,
 ) -> Generator[tuple[T, R], None, None]:
     ray, started = _start_ray(workers, address)
     in_flight: dict[Any, tuple[T, Callable[[S, T], R]]] = {}
@@ -108,14 +111,14 @@ def _run_on_ray(
         for item in islice(waiting, window):
             in_flight[task.remote(function, shared_once, item)] = (item, function)
         while in_flight:
-            (ready, *_), _ = ray.wait(list(in_flight), num_returns=1)
+            (ready, *_), _ = ray.wait(list(in_flight)[: 1 if in_order else None], num_returns=1)
             item, called = in_flight.pop(ready)
             try:
                 result = _fetch(ray, ready, item, retries)
             except WorkerLost:
                 if rescue is None or called is rescue:
                     raise
-                in_flight[task.remote(rescue, shared_once, item)] = (item, rescue)
+                in_flight = {task.remote(rescue, shared_once, item): (item, rescue), **in_flight}
                 continue
             for following in islice(waiting, 1):
                 in_flight[task.remote(function, shared_once, following)] = (following, function)

@@ -149,7 +149,7 @@ def generate_shard(plan: GeneratePlan, shard: int) -> CommitRecord:
 
     Raises BadInput when a row is rejected MAX_ATTEMPTS times, an input has changed, or the disk is full.
     """
-    return _make_shard(plan, shard, lambda address: draw_row(plan, address))
+    return make_shard(plan, shard, lambda address: draw_row(plan, address))
 
 
 def generate_shard_with_care(plan: GeneratePlan, shard: int) -> CommitRecord:
@@ -159,10 +159,11 @@ def generate_shard_with_care(plan: GeneratePlan, shard: int) -> CommitRecord:
     attempt like any rejected one: the shard is full, and the same whoever makes it.
     """
     with Child(plan) as child:
-        return _make_shard(plan, shard, lambda address: _row_or_crash(child, plan, address))
+        return make_shard(plan, shard, lambda address: row_or_crash(child, plan, address))
 
 
-def _row_or_crash(child: Child[GeneratePlan], plan: GeneratePlan, address: Address) -> dict[str, Any]:
+def row_or_crash(child: Child[GeneratePlan], plan: GeneratePlan, address: Address) -> dict[str, Any]:
+    """The row of an address, drawn in `child`; a rejected one when that kills it CRASHES times."""
     for _ in range(CRASHES):
         with suppress(ChildDied):
             return child.call(draw_row, address)
@@ -172,7 +173,8 @@ def _row_or_crash(child: Child[GeneratePlan], plan: GeneratePlan, address: Addre
     return crashed_row(plan, address, spec)
 
 
-def _make_shard(plan: GeneratePlan, shard: int, make_row: Callable[[Address], dict[str, Any]]) -> CommitRecord:
+def make_shard(plan: GeneratePlan, shard: int, make_row: Callable[[Address], dict[str, Any]]) -> CommitRecord:
+    """Publish and commit one shard of the rows that `make_row` gives for every attempt, until one is kept."""
     started = time.perf_counter()
     kept, rejected = ShardBuilder(plan.schema), ShardBuilder(plan.schema)
     reasons: collections.Counter[str] = collections.Counter()

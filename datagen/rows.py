@@ -101,13 +101,17 @@ def sample_page(plan: GeneratePlan, address: Address) -> PageSpec:
 
 def draw_row(plan: GeneratePlan, address: Address) -> dict[str, Any]:
     """The row of this address, drawn, judged and encoded: a pure function of both."""
+    sampled, judgement = judged_page(plan, address)
+    return to_row(plan, sampled, judgement, open_workshop(plan).licences)
+
+
+def judged_page(plan: GeneratePlan, address: Address) -> tuple[SampledPage, Judgement]:
+    """The page of this address, drawn, and what the run's judge says of it."""
     workshop = open_workshop(plan)
     sampled = workshop.draw(plan, address)
     if sampled.page is None:
-        judgement = Judgement(verdict=Verdict(keep=False, reason=sampled.reason), judged_by="none")
-    else:
-        judgement = plan.judge(sampled.page, sampled.spec, workshop.assets, sampled.address)
-    return to_row(plan, sampled, judgement, workshop.licences)
+        return sampled, Judgement(verdict=Verdict(keep=False, reason=sampled.reason), judged_by="none")
+    return sampled, plan.judge(sampled.page, sampled.spec, workshop.assets, sampled.address)
 
 
 def crashed_row(plan: GeneratePlan, address: Address, spec: PageSpec | None) -> dict[str, Any]:
@@ -165,9 +169,14 @@ def to_row(
     }
 
 
+def row_id_of(plan: GeneratePlan, address: Address) -> str:
+    """The name of an address, unique among all runs."""
+    return f"{plan.recipe_hash[:12]}-{address.shard}-{address.row}-{address.attempt}"
+
+
 def _address_columns(plan: GeneratePlan, address: Address) -> dict[str, Any]:
     return {
-        "row_id": f"{plan.recipe_hash[:12]}-{address.shard}-{address.row}-{address.attempt}",
+        "row_id": row_id_of(plan, address),
         "source": "synthetic",
         "recipe_hash": plan.recipe_hash,
         "seed": plan.seed,

@@ -13,7 +13,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from fonts_manifest.errors import BadInput
 from vae.batch import Batch, Shape, crop_corner, crop_places
@@ -35,6 +34,10 @@ def open_shapes(config: SourceConfig, shapes: Sequence[Shape], hold_out: float) 
     first shape is held out, and what is held out there is held out from every shape.
     Raises BadInput when the source cannot be opened, or has nothing to train on for a shape.
     """
+    if config.live is not None:
+        from vae.live import open_drawn  # brings the renderer: only where it is asked for
+
+        return list(open_drawn(config, config.live, shapes, hold_out))
     return list(open_stored(config, Path(config.run), shapes, hold_out))
 
 
@@ -88,7 +91,7 @@ class Feed:
             row_ids.append(picture.row_id)
             quads_px.append(picture.quads_px - np.array([left, top], np.float32) if len(picture.quads_px) else NO_QUADS)
         return Batch(
-            levels_B3HW=torch.from_numpy(levels_B3HW),
+            levels_B3HW=levels_B3HW,
             source_ids=tuple(source for source, _ in slots),
             row_ids=tuple(row_ids),
             step=step,
@@ -130,7 +133,7 @@ class StagedFeed:
             if batch % world:
                 raise BadInput(f"a batch of {batch} cannot be split among {world} processes")
         self.curriculum = curriculum
-        self._rank, self._world, self._with_quads = rank, world, with_quads
+        self._rank, self._world, self._with_quads, self._apart = rank, world, with_quads, True
         opened = [open_shapes(source, curriculum.shapes, hold_out) for source in sources]
         self._sources: dict[Shape, list[Source]] = {
             shape: [source[i] for source in opened] for i, shape in enumerate(curriculum.shapes)
@@ -148,8 +151,15 @@ class StagedFeed:
 
     def alone(self) -> "StagedFeed":
         """The same batches, whole, for one process."""
+        return self._copy(_rank=0, _world=1)
+
+    def beside(self, *, apart: bool) -> "StagedFeed":
+        """The same batches, for a process that may crash (not `apart`): then live pictures are drawn in it."""
+        return self._copy(_apart=apart)
+
+    def _copy(self, **changes: object) -> "StagedFeed":
         other = copy.copy(self)
-        other._rank, other._world, other._feeds = 0, 1, {}
+        other.__dict__.update(changes, _feeds={})
         return other
 
     def batch(self, step: int) -> Batch:
@@ -183,7 +193,7 @@ class StagedFeed:
             for i, (digest, reader) in enumerate(zip(feed.digests, feed.readers, strict=True))
         }
         readers = [
-            held.get((i, source.digest)) or source.reader(seed, i, with_quads=self._with_quads)
+            held.get((i, source.digest)) or source.reader(seed, i, with_quads=self._with_quads, apart=self._apart)
             for i, source in enumerate(sources)
         ]
         return Feed(

@@ -31,6 +31,10 @@ class MachineConfig(Config):
     """Compute activations twice instead of keeping them: less memory, a third more time."""
     compile: bool = False
     """Compile encoder and decoder (torch.compile); every shape of crops is compiled once."""
+    loader_workers: int = Field(default=0, ge=0)
+    """Processes beside every trainer process that make batches ahead; 0: it makes them itself, on a GPU in a thread."""
+    loader_ray: str | None = None
+    """Make them on Ray instead, loader_workers at a time (0: all its cores): a cluster's HOST:PORT, or local."""
     trackers: tuple[Literal["wandb", "trackio"], ...] = ()
     """Beside TensorBoard; each must be installed."""
 

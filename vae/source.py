@@ -6,15 +6,35 @@ Legend: H W pixels, L lines.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fonts_manifest.config import Config
 
 Density = Literal["none", "sparse", "medium", "dense"]
+
+
+class LiveConfig(Config):
+    """Pictures drawn while they are trained on: those, and in the order, in which `glyphmill generate` stores them."""
+
+    recipe: str
+    """A recipe of `glyphmill generate`: a bundled one's name, or a .yaml file."""
+    overrides: tuple[str, ...] = ()
+    """key.sub=value: changes to it, as on the command line."""
+    judge: str | None = None
+    """Run folder of that recipe in which its judge is calibrated (`generate` does it before the first shard): the
+    pictures are then those it keeps. Without it nothing is judged."""
+    tee: str | None = None
+    """Run folder in which what is drawn is left as shards; those that training did not come to, `generate` draws."""
+
+    @model_validator(mode="after")
+    def _judged_like_shards(self) -> Self:
+        if self.tee is not None and self.judge is None:
+            raise ValueError("tee leaves the shards that generate would: name the run folder of their judge too")
+        return self
 
 
 class SourceConfig(Config):
@@ -22,14 +42,24 @@ class SourceConfig(Config):
 
     name: str
     """What logs call it."""
-    run: str
+    run: str = ""
     """Folder of a finished run: `manifest.parquet` and the shards it names."""
+    live: LiveConfig | None = None
+    """In place of a run: pictures drawn on the way."""
     shuffle: bool = True
-    """Its rows in another order every epoch; false: as they are stored."""
+    """Rows of a run in another order every epoch; false: as they are stored, which is how a live source draws them."""
     density: tuple[Density, ...] | None = None
     """Only pictures of these classes of text density (`datagen.density`); all when not given."""
     weights: tuple[tuple[int, float], ...] = Field(default=((0, 1.0),), min_length=1)
     """(step, weight) knots, steps rising: linear between them, constant before the first and after the last."""
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Self:
+        if (self.run == "") == (self.live is None):
+            raise ValueError(f"source {self.name}: give it a run or live, one of the two")
+        if self.live is not None and self.density is not None:
+            raise ValueError(f"source {self.name}: the density of live pictures is what their recipe draws")
+        return self
 
 
 NO_QUADS = np.empty((0, 4, 2), np.float32)
@@ -61,7 +91,7 @@ class Source(Protocol):
 
     @property
     def train_rows(self) -> int:
-        """Different pictures to train on."""
+        """Different pictures to train on; a live source then goes on with new ones."""
 
     @property
     def held_out_rows(self) -> int:
@@ -79,8 +109,11 @@ class Source(Protocol):
     def digest(self) -> str:
         """Equal ones give equal pictures: a resumed run must find the same data."""
 
-    def reader(self, seed: int, number: int, *, with_quads: bool = False) -> Reader:
-        """The pictures to train on, of source `number` of a mixture with this seed."""
+    def reader(self, seed: int, number: int, *, with_quads: bool = False, apart: bool = True) -> Reader:
+        """The pictures to train on, of source `number` of a mixture with this seed.
+
+        apart: what may crash a native library happens in a process beside this one.
+        """
 
     def held_out_reader(self) -> Reader:
         """The pictures held out, `held_out_rows` of them."""

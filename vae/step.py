@@ -90,7 +90,7 @@ def _send_back(run: Run, step: int, batch: Batch) -> tuple[list[str], torch.Tens
     if count % parts:
         raise BadInput(f"machine.accumulate {parts} does not divide the {count} pictures of a process")
     found: list[dict[str, torch.Tensor]] = []
-    for number, part in enumerate(batch.levels_B3HW.chunk(parts)):
+    for number, part in enumerate(torch.from_numpy(batch.levels_B3HW).chunk(parts)):
         quads_px = batch.quads_px[number * count // parts : (number + 1) * count // parts]
         levels = part.to(run.ranks.device, non_blocking=True)
         images = levels_to_unit_range(levels).contiguous(memory_format=torch.channels_last)

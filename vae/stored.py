@@ -63,8 +63,8 @@ class StoredSource:
         """Pictures never trained on."""
         return sum(len(group.rows) for group in self.held_out)
 
-    def reader(self, seed: int, number: int, *, with_quads: bool = False) -> "StoredReader":
-        """The pictures to train on, epoch after epoch."""
+    def reader(self, seed: int, number: int, *, with_quads: bool = False, apart: bool = True) -> "StoredReader":
+        """The pictures to train on, epoch after epoch; decoding what stands in a run needs no process of its own."""
         return StoredReader(self.train, seed, number, with_quads=with_quads, shuffle=self.shuffle)
 
     def held_out_reader(self) -> "StoredReader":

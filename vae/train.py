@@ -12,8 +12,7 @@ A run folder holds
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +20,13 @@ import torch
 
 from datagen.ocr import Recognizer, open_recognizer
 from fonts_manifest.errors import BadInput
-from vae.batch import Batch
 from vae.blocks import ResBlock
 from vae.checkpoint import Trained, latest_checkpoint, load_checkpoint, save_checkpoint
 from vae.distributed import Ranks, joined, parallel, whole
 from vae.family import build_model
 from vae.feed import StagedFeed
 from vae.guard import PATIENCE, Guard
+from vae.loader import arrivals
 from vae.logs import SilentLog, TrainLog, TrainReport, describe, explained, read_report, write_report
 from vae.model import GSCAutoencoder
 from vae.objective import Objective
@@ -88,7 +87,12 @@ def _loop(
 ) -> None:
     """All steps from `start` on: train, log, set back what went astray, validate, keep."""
     recipe, stage_starts = run.recipe, {stage.from_step for stage in run.recipe.stages}
-    for step, batch, waited in _batches(run.feed, start, recipe.steps, ahead=run.ranks.device.type == "cuda"):
+    machine, on_gpu = recipe.machine, run.ranks.device.type == "cuda"
+    # On a CPU a thread would take turns with OpenMP's.
+    coming = arrivals(
+        run.feed, start, recipe.steps, workers=machine.loader_workers, ahead=on_gpu, ray=machine.loader_ray
+    )
+    for step, batch, waited in coming:
         began = time.perf_counter()
         if step in stage_starts:
             run.guard.forget()
@@ -116,20 +120,6 @@ def _loop(
             )
             run.ranks.wait()
         progress("train", done, recipe.steps, {"loss": f"{record['loss']:.4f}"})
-
-
-def _batches(feed: StagedFeed, start: int, end: int, *, ahead: bool) -> Iterator[tuple[int, Batch, float]]:
-    """Step, batch, seconds waited for it. With `ahead` a thread makes the next batch while this one is trained on: not
-    on a CPU, where OpenMP's threads would wait for one another."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(feed.batch, start) if ahead and start < end else None
-        for step in range(start, end):
-            began = time.perf_counter()
-            batch = feed.batch(step) if coming is None else coming.result()
-            waited = time.perf_counter() - began
-            if coming is not None and step + 1 < end:
-                coming = pool.submit(feed.batch, step + 1)
-            yield step, batch, waited
 
 
 def _prepare(recipe: TrainRecipe, ranks: Ranks) -> Run:
