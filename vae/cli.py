@@ -48,6 +48,13 @@ model_app = typer.Typer(
     help="What a model is before it is trained: `model NAME`; a PCA basis for its skips: `model fit-basis RUN...`.",
 )
 app.add_typer(model_app, name="model", rich_help_panel="Train and judge")
+mix_app = typer.Typer(help="What a training recipe mixes: `mix plan RECIPE`.", no_args_is_help=True)
+app.add_typer(mix_app, name="mix", rich_help_panel="Train and judge")
+
+
+@mix_app.callback()
+def mix() -> None:
+    """What a training recipe mixes."""
 
 
 @train_app.command("run")
@@ -122,6 +129,26 @@ def ablate(
         run_ablation(loaded, out, progress)
     typer.echo((out / "ablation.md").read_text(encoding="utf-8"))
     typer.echo(str(out / "ablation.png"))
+
+
+@mix_app.command("plan")
+def mix_plan(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Draw it too: a file ending in .svg or .png.")] = None,
+) -> None:
+    """Print the ratios of the sources over the steps and how many epochs of each a training run takes."""
+    from datagen.recipes import find_recipe, load_recipe
+    from vae.mix_plan import draw_mixture, mixture_table, supplies
+    from vae.recipes import TrainRecipe
+
+    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), TrainRecipe, overrides or [])
+    found = supplies(loaded)
+    for line in mixture_table(loaded, found):
+        typer.echo(line)
+    if out is not None:
+        draw_mixture(loaded, found, out)
+        typer.echo(str(out))
 
 
 @app.command(rich_help_panel="Train and judge")

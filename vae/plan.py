@@ -1,6 +1,7 @@
 """What changes over the steps of a recipe, as a table and as a drawing, before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def plan_table(recipe: TrainRecipe) -> list[str]:
     scheduled = _scheduled(recipe)
     header = ["step", "crops px", "batch", "pictures so far", "lr", *curriculum.names, *scheduled]
     rows = [header]
-    for step in _steps_of_interest(recipe):
+    for step in steps_of_interest(recipe):
         stage = _stage_at(recipe, step)
         shapes = "" if len(stage.aspect_ratios) == 1 else f" in {len(stage.aspect_ratios)} ratios"
         rows.append(
@@ -37,7 +38,12 @@ def plan_table(recipe: TrainRecipe) -> list[str]:
                 *(f"{value_at(knots, step):.4g}" for knots in scheduled.values()),
             ]
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """One line a row, columns flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
@@ -46,22 +52,11 @@ def draw_plan(recipe: TrainRecipe, path: Path) -> None:
 
     Equal recipes give equal files. Raises BadInput for another kind of file, or one that cannot be written.
     """
-    if path.suffix not in {".svg", ".png"}:
-        raise BadInput(f"{path}: a plan is drawn as .svg or .png")
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    curriculum = recipe.curriculum
-    stride = max(1, recipe.steps // _DRAWN_STEPS)
-    steps = sorted({*range(0, recipe.steps, stride), *_steps_of_interest(recipe)})
+    curriculum, steps = recipe.curriculum, drawn_steps(recipe)
     scheduled = _scheduled(recipe)
     margins = {name: scheduled.pop(name) for name in list(scheduled) if name.startswith("margin")}
-    with mpl.rc_context({"svg.hashsalt": "glyphmill", "font.size": 9}):
-        figure = Figure(figsize=(9, 10), layout="constrained")
-        panels = figure.subplots(5, 1, sharex=True)
-        shares = [[float(share) for share in curriculum.shares_at(step)] for step in steps]
-        panels[0].stackplot(steps, list(zip(*shares, strict=True)), labels=curriculum.names, alpha=0.8)
-        panels[0].set_ylabel("share of the batch")
+    with drawing(path, 5) as panels:
+        draw_shares(panels[0], recipe, steps)
         sides = [_stage_at(recipe, step).crop_px for step in steps]
         _steps(panels[1], steps, sides, "crop, px (root of its area)")
         _steps(panels[1].twinx(), steps, [curriculum.batch_at(step) for step in steps], "batch", "C1")
@@ -71,8 +66,39 @@ def draw_plan(recipe: TrainRecipe, path: Path) -> None:
             for name, knots in curves.items():
                 panel.plot(steps, [value_at(knots, step) for step in steps], label=name)
             panel.set_ylabel(label)
-        panels[4].set_xlabel("step")
-        for panel in panels:
+
+
+def drawn_steps(recipe: TrainRecipe) -> list[int]:
+    """The steps at which a curve of the recipe is drawn."""
+    stride = max(1, recipe.steps // _DRAWN_STEPS)
+    return sorted({*range(0, recipe.steps, stride), *steps_of_interest(recipe)})
+
+
+def draw_shares(panel: Any, recipe: TrainRecipe, steps: Sequence[int]) -> None:
+    """The share of the batch of every source, one upon the other."""
+    curriculum = recipe.curriculum
+    shares = [[float(share) for share in curriculum.shares_at(step)] for step in steps]
+    panel.stackplot(steps, list(zip(*shares, strict=True)), labels=curriculum.names, alpha=0.8)
+    panel.set_ylabel("share of the batch")
+
+
+@contextmanager
+def drawing(path: Path, panels: int) -> Iterator[Sequence[Any]]:
+    """Panels one below the other over the steps, written to `path` afterwards, equal ones as equal files.
+
+    Raises BadInput for a file that is neither SVG nor PNG, or cannot be written.
+    """
+    if path.suffix not in {".svg", ".png"}:
+        raise BadInput(f"{path}: a plan is drawn as .svg or .png")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "glyphmill", "font.size": 9}):
+        figure = Figure(figsize=(9, 2 * panels), layout="constrained")
+        axes = figure.subplots(panels, 1, sharex=True)
+        yield axes
+        axes[-1].set_xlabel("step")
+        for panel in axes:
             if panel.get_legend_handles_labels()[0]:
                 panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
             panel.grid(alpha=0.3)
@@ -106,7 +132,8 @@ def _scheduled(recipe: TrainRecipe) -> dict[str, Knots]:
     return weights
 
 
-def _steps_of_interest(recipe: TrainRecipe) -> list[int]:
+def steps_of_interest(recipe: TrainRecipe) -> list[int]:
+    """Those at which something begins, bends or ends."""
     found = {0, min(recipe.optim.warmup_steps, recipe.steps - 1), recipe.steps - 1}
     found |= {stage.from_step for stage in recipe.stages}
     found |= set(knots_of([recipe.optim.stage_lr, *_scheduled(recipe).values(), *(s.weights for s in recipe.sources)]))
