@@ -129,6 +129,25 @@ class CascadeJudge:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FullJudge:
+    """OCR reads every line: for runs so small that a calibration would cost more."""
+
+    config: JudgeConfig
+
+    def __call__(self, page: RenderedPage, spec: PageSpec, assets: Assets, address: Address) -> Judgement:
+        """The judgement of one page."""
+        readings = read_lines(open_recognizer(self.config.recognizer), page, assets)
+        verdict = judge_read(readings, page, self.config)
+        return Judgement(verdict=verdict, judged_by="ocr", readings=tuple(readings), ned=page_ned(readings, page))
+
+
+def is_read_in_full(plan: GeneratePlan) -> bool:
+    """Whether a run has so few pages that reading their lines costs less than a calibration, which takes LINES_A_PAGE
+    of each of its pages where a page has some thirty."""
+    return plan.judge_config.calibration is None and plan.rows <= plan.judge_config.sample_pages // 4
+
+
 def open_judge(plan: GeneratePlan, calibration: Calibration) -> CascadeJudge:
     """The judge of a run."""
     config = plan.judge_config
@@ -140,10 +159,10 @@ def open_judge(plan: GeneratePlan, calibration: Calibration) -> CascadeJudge:
     )
 
 
-def judged_of(rows: Iterable[Mapping[str, Any]], calibration: str = "") -> Judged:
-    """What was read and how often the cascade erred, from rows of the schema (JUDGED_COLUMNS).
+def judged_of(rows: Iterable[Mapping[str, Any]], calibration: str = "") -> Judged | None:
+    """What was read and how often the cascade erred, from rows of the schema (JUDGED_COLUMNS); None without OCR.
 
-    calibration: digest of the cascade's.
+    calibration: digest of the cascade's, "" when everything is read.
     """
     counts = dict.fromkeys(("pages", "lines", "lines_read", "audited_pages"), 0)
     of_pages, of_lines = Agreement(same=0, false_keep=0, false_drop=0), Agreement(same=0, false_keep=0, false_drop=0)
@@ -161,6 +180,8 @@ def judged_of(rows: Iterable[Mapping[str, Any]], calibration: str = "") -> Judge
             of_lines += Agreement(
                 same=len(lines) - wrong, false_keep=audit["false_keep"], false_drop=audit["false_drop"]
             )
+    if not counts["pages"]:
+        return None
     return Judged(
         calibration=calibration,
         **counts,

@@ -242,7 +242,7 @@ def publish_shard(
     reasons: Mapping[str, int] | None = None,
     seconds: float = 0.0,
     poisoned: Iterable[tuple[int, int]] = (),
-    judged: Mapping[bool, Judged] | None = None,
+    judged: Mapping[bool, Judged | None] | None = None,
 ) -> CommitRecord:
     """Publish the files of one shard, then its commit record. A shard of no rows (None) leaves no file.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datagen.audit import JUDGED_COLUMNS, calibration_of_run, judged_of, open_judge
+from datagen.audit import JUDGED_COLUMNS, FullJudge, calibration_of_run, is_read_in_full, judged_of, open_judge
 from datagen.card import CARD, dataset_card
 from datagen.cascade import Calibration
 from datagen.child import Child, ChildDied
@@ -63,6 +63,8 @@ def describe_judged(judged: Mapping[str, int]) -> str:
     """What was read and what the audit found, in a sentence."""
     lines, compared = judged["lines"], judged["audited_lines"]
     wrong = judged["lines_false_keep"] + judged["lines_false_drop"]
+    if judged["lines_read"] == lines:
+        return f"judged: all {lines:,} lines read by OCR"
     text = f"judged: {judged['lines_read']:,} of {lines:,} lines read by OCR"
     if not compared:
         return f"{text}; no page fell into the audit"
@@ -86,9 +88,9 @@ def generate(
     """Make the run in the folder `out`, or go on with it; returns when every shard is finished.
 
     Without `judge` the cascade judges, calibrated by `recipe.judge.calibration` or on a sample that is read first
-    (`calibration.json`, `readings/`). Beside the shards lie `recipe.yaml`, `fonts.json`, `photos.json`,
-    `texts.json`, `versions.json`. Raises BadInput for bad input, a full disk, or a folder of another run; what is
-    finished is kept and the same call goes on from there.
+    (`calibration.json`, `readings/`); small runs are read in full instead. Beside the shards lie `recipe.yaml`,
+    `fonts.json`, `photos.json`, `texts.json`, `versions.json`. Raises BadInput for bad input, a full disk, or a folder
+    of another run; what is finished is kept and the same call goes on from there.
     """
     started = time.perf_counter()
     plan = make_plan(recipe, recipe_hash, recipe_yaml, out, manifest=manifest)
@@ -97,6 +99,8 @@ def generate(
     if not folder.exists(TEXTS):
         describe_run(folder, plan, recipe_yaml)
     calibration = None
+    if judge is None and is_read_in_full(plan):
+        judge = FullJudge(config=recipe.judge)
     if judge is None:
         calibration = calibration_of_run(plan, executor=executor, workers=workers, address=address, progress=progress)
         judge = open_judge(plan, calibration)
@@ -207,7 +211,7 @@ def make_shard(plan: GeneratePlan, shard: int, make_row: Callable[[Address], dic
         reasons,
         seconds=time.perf_counter() - started,
         poisoned=poisoned,
-        judged={keep: judged_of(rows, plan.calibration) for keep, rows in judged.items()} if plan.calibration else {},
+        judged={keep: judged_of(rows, plan.calibration) for keep, rows in judged.items()},
     )
 
 

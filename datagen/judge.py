@@ -55,7 +55,8 @@ class JudgeConfig(Config):
     """A calibration.json of `glyphmill judge calibrate` for the same pages, fonts, photographs and texts; null: one is
     made when the run starts."""
     sample_pages: int = Field(default=400, ge=50)
-    """Pages of which a few lines each are read to calibrate; they are none of the run's."""
+    """Pages of which a few lines each are read to calibrate; they are none of the run's. A run of at most a quarter as
+    many is read in full instead, which costs less."""
     agreement: float = Field(default=0.99, ge=0.5, le=1)
     """So many decisions about lines should be those of full OCR: uncertain lines are read until that is expected."""
     ocr_share: float = Field(default=0.08, ge=0, le=1)

@@ -332,4 +332,5 @@ def test_what_was_read_and_audited_is_counted_from_the_rows():
     assert (judged.audited_pages, judged.audited_lines) == (2, 5)
     assert (judged.lines_false_keep, judged.lines_false_drop) == (1, 2)
     assert (judged.pages_false_keep, judged.pages_false_drop) == (0, 1)
+    assert judged_of([row(True, [None], by="none")]) is None
     assert Agreement(same=2, false_keep=1, false_drop=1).share == 0.5

@@ -13,10 +13,17 @@ from pyarrow import parquet as pq
 from test_judge_cascade import sampled
 
 from datagen.agreement import compare
-from datagen.audit import calibrate_run, calibration_of_run, made_for, open_judge, read_sample_page
+from datagen.audit import (
+    calibrate_run,
+    calibration_of_run,
+    is_read_in_full,
+    made_for,
+    open_judge,
+    read_sample_page,
+)
 from datagen.cascade import Calibration, SampledLine, calibrate, calibration_to_json
-from datagen.commit import MANIFEST_SCHEMA, finish_run, read_manifest, run_totals, start_run
-from datagen.generate import generate_shard
+from datagen.commit import MANIFEST_SCHEMA, finish_run, read_manifest, read_rows, run_totals, start_run
+from datagen.generate import describe_judged, generate, generate_shard
 from datagen.judge import JudgeConfig, judge_read, read_legibility, read_lines
 from datagen.legibility import FEATURES
 from datagen.ocr import open_recognizer
@@ -236,3 +243,17 @@ def test_lines_of_a_sampled_page_are_read_with_their_weight(inputs):
     assert 1 <= len(found) <= 8
     assert all(one.weight >= 1 and len(one.features) == len(FEATURES) and one.price_px > 40 for one in found)
     assert np.mean([one.legible for one in found]) > 0.5  # plain print
+
+
+def test_a_small_run_is_read_in_full(inputs, tmp_path):
+    pages = PageDistribution(page_sizes_px=((128, 64),), languages={"en": 1.0}, families={"pure": 1.0})
+    recipe = make_recipe(inputs, rows=2, pages=pages)
+    report = generate(recipe, recipe_hash(recipe), recipe_to_yaml(recipe), str(tmp_path), executor="serial")
+    assert report.judged["lines_read"] == report.judged["lines"] > 2
+    assert describe_judged(report.judged) == f"judged: all {report.judged['lines']} lines read by OCR"
+    assert not (tmp_path / "calibration.json").exists()
+    assert {row["judged_by"] for row in read_rows(tmp_path).to_pylist()} == {"ocr"}
+    assert "whole" in verify_run(tmp_path, 0)
+    larger = make_plan(make_recipe(inputs, rows=101), "", "")
+    assert not is_read_in_full(larger)
+    assert is_read_in_full(dataclasses.replace(larger, rows=100))
