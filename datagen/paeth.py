@@ -3,13 +3,18 @@
 The first row is filtered by its left neighbours alone ("sub"): Paeth's filter comes to that without a row above.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from render_engine.native import LANES, read_lanes, write_lanes
 
 SUB, PAETH = 1, 4
 _THREE = np.uint64(3)
-_TWO = np.uint64(2)
 _ONE = np.uint64(1)
 
 
@@ -62,30 +67,84 @@ def _nearest(left: int, above: int, corner: int) -> int:
     return left if to_left <= min(to_above, to_corner) else other
 
 
+@intrinsic
+def _undone(typing: Any, left: Any, above: Any, corner: Any, residual: Any) -> Any:
+    """A pixel from its neighbours and from what the filter left of it, all channels at once (`native.LANES`)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left, above, corner, residual = (builder.bitcast(argument, LANES) for argument in arguments)
+
+        def distance(difference: Any) -> Any:
+            negative = builder.neg(difference)
+            return builder.select(builder.icmp_signed(">", difference, negative), difference, negative)
+
+        to_left = distance(builder.sub(above, corner))
+        to_above = distance(builder.sub(left, corner))
+        to_corner = distance(builder.add(left, builder.sub(above, builder.add(corner, corner))))
+        is_above = builder.icmp_signed("<=", to_above, to_corner)
+        other, to_other = builder.select(is_above, above, corner), builder.select(is_above, to_above, to_corner)
+        nearest = builder.select(builder.icmp_signed("<=", to_left, to_other), left, other)
+        value = builder.and_(builder.add(nearest, residual), ir.Constant(LANES, [255] * 4))
+        return builder.bitcast(value, ir.IntType(64))
+
+    return types.uint64(*[types.uint64] * 4), generate
+
+
 @njit(cache=True, nogil=True)
 def undo_rows(filtered: npt.NDArray[np.uint8], image_HW3: npt.NDArray[np.uint8]) -> None:
-    """Fill `image_HW3` from what `filter_rows` made of it: three channels side by side, as none waits for another."""
+    """Fill `image_HW3` from what `filter_rows` made of it.
+
+    Every pixel waits for its left neighbour: two rows are undone side by side, the lower one pixel behind, so that one
+    has work while the other waits.
+    """
     height, width = image_HW3.shape[:2]
     flat = image_HW3.reshape(-1)
     n = np.uint64(3 * width)
-    for i in range(3):
-        flat[i] = filtered[1 + i]
-    for i in range(3, n):
-        flat[i] = filtered[1 + i] + flat[i - 3]
-    for row in range(1, height):
-        source = np.uint64(row) * (n + _ONE) + _ONE
-        at = np.uint64(row) * n
-        red = green = blue = corner_red = corner_green = corner_blue = np.int32(0)
-        for _ in range(np.uint64(width)):
-            above_red = np.int32(flat[at - n])
-            above_green = np.int32(flat[at + _ONE - n])
-            above_blue = np.int32(flat[at + _TWO - n])
-            red = (np.int32(filtered[source]) + _nearest(red, above_red, corner_red)) & 255
-            green = (np.int32(filtered[source + _ONE]) + _nearest(green, above_green, corner_green)) & 255
-            blue = (np.int32(filtered[source + _TWO]) + _nearest(blue, above_blue, corner_blue)) & 255
-            flat[at] = np.uint8(red)
-            flat[at + _ONE] = np.uint8(green)
-            flat[at + _TWO] = np.uint8(blue)
-            corner_red, corner_green, corner_blue = above_red, above_green, above_blue
-            source += _THREE
-            at += _THREE
+    for i in range(_THREE):
+        flat[i] = filtered[_ONE + i]
+    for i in range(_THREE, n):
+        flat[i] = filtered[_ONE + i] + flat[i - _THREE]
+    row = 1
+    # A pixel is read and written with a fourth byte that is the next one's: not in the last row, where there is none.
+    while row + 2 < height:
+        _undo_two_rows(filtered, np.uint64(row) * (n + _ONE) + _ONE, flat, np.uint64(row) * n, n)
+        row += 2
+    for last in range(row, height):
+        _undo_row(filtered, np.uint64(last) * (n + _ONE) + _ONE, flat, np.uint64(last) * n, n)
+
+
+@njit(cache=True, nogil=True)
+def _undo_row(filtered: npt.NDArray[np.uint8], source: int, flat: npt.NDArray[np.uint8], at: int, n: int) -> None:
+    """The row of `n` bytes at `flat[at]` from `filtered[source]` on."""
+    for i in range(_THREE):
+        flat[at + i] = filtered[source + i] + flat[at + i - n]
+    for i in range(_THREE, n):
+        left = np.int32(flat[at + i - _THREE])
+        above = np.int32(flat[at + i - n])
+        corner = np.int32(flat[at + i - n - _THREE])
+        flat[at + i] = np.uint8(np.int32(filtered[source + i]) + _nearest(left, above, corner))
+
+
+@njit(cache=True, nogil=True)
+def _undo_two_rows(filtered: npt.NDArray[np.uint8], source: int, flat: npt.NDArray[np.uint8], at: int, n: int) -> None:
+    """The rows of `n` bytes each at `flat[at]` and behind it, from `filtered[source]` on."""
+    read = np.uint64(filtered.ctypes.data) + source
+    write = np.uint64(flat.ctypes.data) + at
+    read_lower, write_lower = read + n + _ONE, write + n
+    zero = np.uint64(0)
+    upper = _undone(zero, read_lanes(write - n), zero, read_lanes(read))
+    corner, lower, lower_corner = read_lanes(write - n), zero, zero
+    write_lanes(write, upper)
+    offset = _THREE
+    while offset < n:
+        above = read_lanes(write + offset - n)
+        following = _undone(upper, above, corner, read_lanes(read + offset))
+        lower = _undone(lower, upper, lower_corner, read_lanes(read_lower + offset - _THREE))
+        write_lanes(write + offset, following)
+        write_lanes(write_lower + offset - _THREE, lower)
+        lower_corner, corner, upper = upper, above, following
+        offset += _THREE
+    lower = _undone(lower, upper, lower_corner, read_lanes(read_lower + n - _THREE))
+    write_lanes(write_lower + n - _THREE, lower)
+    # The fourth byte of the upper row's last pixel was written over the first of the lower row.
+    flat[at + n] = filtered[source + n + _ONE] + flat[at]

@@ -62,6 +62,34 @@ def write_uint64(typing: Any, address: Any, value: Any) -> Any:
     return types.void(types.uint64, types.uint64), generate
 
 
+LANES = ir.VectorType(ir.IntType(16), 4)
+"""Four 16-bit numbers in one of 64 bits, the first lowest: the channels of a pixel and one to spare."""
+_BYTES = ir.VectorType(ir.IntType(8), 4)
+
+
+@intrinsic
+def read_lanes(typing: Any, address: Any) -> Any:
+    """The four bytes from `address` on, each in 16 bits of a uint64, the first lowest."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = builder.load(builder.inttoptr(arguments[0], ir.IntType(32).as_pointer()), align=1)
+        return builder.bitcast(builder.zext(builder.bitcast(word, _BYTES), LANES), ir.IntType(64))
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def write_lanes(typing: Any, address: Any, lanes: Any) -> Any:
+    """The way back: the low bytes of the four 16-bit numbers, to the four bytes from `address` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = builder.bitcast(builder.trunc(builder.bitcast(arguments[1], LANES), _BYTES), ir.IntType(32))
+        builder.store(word, builder.inttoptr(arguments[0], ir.IntType(32).as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64), generate
+
+
 @intrinsic
 def _copy(typing: Any, target: Any, source: Any, count: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
