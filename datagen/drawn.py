@@ -12,9 +12,11 @@ from pyarrow import parquet as pq
 
 from datagen.commit import read_manifest
 from datagen.page import facts, folded, paragraph, table, write_page
+from datagen.plan import FONTS, read_fonts
 from datagen.storage import Folder
-from fonts_manifest.coverage import named_sets
+from fonts_manifest.coverage import drawn_characters, named_sets
 from fonts_manifest.errors import BadInput
+from fonts_manifest.manifest import FontFace
 
 EDGES_PX = (0.0, 6.0, 8.0, 10.0, 13.0, 16.0, 20.5, float("inf"))
 """Bands of the em in px; a band holds its lower edge."""
@@ -40,6 +42,8 @@ class SetCoverage:
     """Band of sizes -> characters of the set shown in it."""
     missing: str
     """The characters never shown, in the order of the set."""
+    without_face: str | None
+    """Those of the missing that no face of the run draws; None when its font files are not on this machine."""
     rarest: str
     """Those shown seldom, the rarest first."""
 
@@ -83,12 +87,13 @@ def run_coverage(run: Folder | Path | str) -> RunCoverage:
     if not rows:
         raise BadInput(f"{folder.name}: holds no kept row to count characters in")
     counts = {character: [counter[character] for counter in counters] for character in sorted(set().union(*counters))}
+    faces = _faces_of(folder)
     return RunCoverage(
         run=folder.name,
         rows=rows,
         characters=sum(map(sum, counts.values())),
         distinct=len(counts),
-        sets=tuple(_set_coverage(name, characters, counts) for name, characters in named_sets().items()),
+        sets=tuple(_set_coverage(name, characters, counts, faces) for name, characters in named_sets().items()),
         counts=counts,
     )
 
@@ -99,10 +104,22 @@ def _band(size_px: float | None) -> int:
     return int(np.searchsorted(EDGES_PX, size_px, side="right")) - 1
 
 
-def _set_coverage(name: str, characters: str, counts: dict[str, list[int]]) -> SetCoverage:
+def _faces_of(folder: Folder) -> tuple[FontFace, ...]:
+    """The faces a run was drawn with; none for a run of real pictures, or when one of their files is not here."""
+    if not folder.exists(FONTS):
+        return ()
+    faces = read_fonts(folder).faces
+    return faces if all(Path(face.path).is_file() for face in faces) else ()
+
+
+def _set_coverage(name: str, characters: str, counts: dict[str, list[int]], faces: tuple[FontFace, ...]) -> SetCoverage:
     visible = [character for character in characters if not character.isspace()]
     times = {character: sum(counts.get(character, ())) for character in visible}
     drawn = [character for character in visible if times[character]]
+    missing = "".join(character for character in visible if not times[character])
+    with_face: set[str] = set()
+    for face in faces:
+        with_face |= drawn_characters(face, [one for one in missing if one not in with_face])
     seldom = sorted((one for one in drawn if times[one] < SELDOM), key=lambda one: (times[one], one))
     return SetCoverage(
         name=name,
@@ -112,7 +129,8 @@ def _set_coverage(name: str, characters: str, counts: dict[str, list[int]]) -> S
         median=float(np.median(list(times.values()))),
         times=sum(times.values()),
         drawn_at={band: sum(counts[character][at] > 0 for character in drawn) for at, band in enumerate(band_names())},
-        missing="".join(character for character in visible if not times[character]),
+        missing=missing,
+        without_face="".join(one for one in missing if one not in with_face) if faces else None,
         rarest="".join(seldom),
     )
 
@@ -136,6 +154,8 @@ def as_text(found: RunCoverage) -> str:
         if one.missing:
             more = " ..." if len(one.missing) > 60 else ""
             lines.append(f"  never: {one.missing[:60]}{more}")
+        if one.missing and one.without_face is not None:
+            lines.append(f"  drawn by no face of the run: {len(one.without_face):,} of the {len(one.missing):,}")
     return "\n".join(lines)
 
 
@@ -166,7 +186,11 @@ def write_coverage_page(found: RunCoverage, out: Path) -> None:
     lists = "".join(
         folded(f"{one.name}: {what}, {len(characters):,}", "\n".join(_wrapped(characters)))
         for one in found.sets
-        for what, characters in (("never shown", one.missing), (f"fewer than {SELDOM} times", one.rarest))
+        for what, characters in (
+            ("never shown", one.missing),
+            ("drawn by no face of the run", one.without_face),
+            (f"fewer than {SELDOM} times", one.rarest),
+        )
         if characters
     )
     sections = [("Sets", overview + table(header, rows) + paragraph(note, note=True)), ("Lists", lists)]

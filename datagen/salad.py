@@ -8,14 +8,18 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from datagen.prose import Lang, is_han
-from fonts_manifest.coverage import gb2312_level_1, gb2312_level_2
+from fonts_manifest.coverage import gb2312_level_1, gb2312_level_2, general_standard
 from fonts_manifest.errors import BadInput
+
+Balance = Literal["dictionary", "gb2312", "general"]
+"""Which characters are drawn equally often for their own sake: those of the dictionary, the 6,763 of GB 2312, or the
+8,105 of the List of General Standard Characters."""
 
 MARKS = "，。、；：！？"
 _MARKS_CUMULATIVE = (0.55, 0.81, 0.89, 0.93, 0.96, 0.98)
@@ -168,13 +172,15 @@ def read_words(
     rare_share: float,
     beyond_gb2312: bool,
     *,
+    balance: Balance = "dictionary",
     dropped: collections.Counter[str],
 ) -> Words:
     """The dictionary in these files, of "word frequency ..." lines; what is left out is counted in `dropped`.
 
     Raises BadInput when a file cannot be read or no line fits.
     """
-    allowed = frozenset(gb2312_level_1() + gb2312_level_2())
+    balanced = balanced_characters(balance)
+    allowed = frozenset(gb2312_level_1() + gb2312_level_2() + balanced)
     words: list[str] = []
     frequencies: list[int] = []
     for path in paths:
@@ -197,6 +203,11 @@ def read_words(
     if not words:
         raise BadInput(f"{place}: no line of the form 'word frequency' with a Chinese word")
     chances = np.asarray(frequencies, np.float64) ** (1.0 - flatten)
+    if rare_share:
+        # What no word holds stands alone, and is drawn for its own sake only.
+        alone = sorted(set(balanced).difference(*words))
+        words += alone
+        chances = np.append(chances, np.zeros(len(alone)))
     cumulative = np.cumsum(chances)
     return Words(
         lang="zh",
@@ -207,15 +218,25 @@ def read_words(
         cumulative=cumulative / cumulative[-1],
         flatten=flatten,
         rare_share=rare_share,
-        **(_index(words) if rare_share else {}),
+        **(_index(words, balanced) if rare_share else {}),
     )
 
 
-def _index(words: Sequence[str]) -> "dict[str, Any]":
-    """`by_character` and `character_first`, characters in the order of their code points."""
+def balanced_characters(balance: Balance) -> str:
+    """The characters named by a balance; "" for those of the dictionary."""
+    if balance == "gb2312":
+        return gb2312_level_1() + gb2312_level_2()
+    return "".join(general_standard()) if balance == "general" else ""
+
+
+def _index(words: Sequence[str], balanced: str) -> "dict[str, Any]":
+    """`by_character` and `character_first`, characters in the order of their code points; all when `balanced` is ""."""
     lengths = np.array([len(word) for word in words])
     codes = np.frombuffer("".join(words).encode("utf-32-le"), np.uint32)
     numbers = np.repeat(np.arange(len(words), dtype=np.int32), lengths)
+    if balanced:
+        inside = np.isin(codes, np.array(list(map(ord, balanced)), np.uint32))
+        codes, numbers = codes[inside], numbers[inside]
     order = np.lexsort((numbers, codes))
     _, first = np.unique(codes[order], return_index=True)
     return {"by_character": numbers[order], "character_first": np.append(first, len(codes))}

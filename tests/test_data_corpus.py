@@ -20,6 +20,7 @@ from datagen.corpus import Corpus, CorpusConfig, Paragraphs, TextPlace, open_cor
 from datagen.prose import begun, clean, cut, english_prose, judge_paragraph
 from datagen.salad import Words, read_words
 from datagen.seeds import rng_for
+from fonts_manifest.coverage import gb2312_level_1, gb2312_level_2, general_standard
 from fonts_manifest.errors import BadInput
 
 ENGLISH = [
@@ -381,6 +382,24 @@ def _salad(dictionary: str, rare_share: float = 0.0) -> Words:
         path = Path(folder) / "dict.txt"
         path.write_text(dictionary, encoding="utf-8")
         return read_words([path], folder, "x", 1.0, 0.3, rare_share, False, dropped=collections.Counter())
+
+
+def test_the_balance_reaches_characters_that_no_word_holds(tmp_path: Path) -> None:
+    (tmp_path / "dict.txt").write_text("的 1000000 u\n天地 9 n\n鍐 2 zg\n", encoding="utf-8")
+    place = TextPlace(place=str(tmp_path), format="words", licence="x")
+    rare = _corpus([place], balance="general", rare_share=0.5)
+    text = "".join(rare.draw(rng_for(0, 0, row, 0), "zh", 10_000) for row in range(20))
+    counts = collections.Counter(text)
+    general = "".join(general_standard())
+    assert sum(counts[character] > 0 for character in general) > 8000  # 100,000 draws of one of 8,105
+    assert sum(ord(character) > 0xFFFF for character in counts) > 180  # of 196 beyond the first plane
+    assert not counts["鍐"]  # in neither set
+    # but for those of dates and quantities none comes more often than another by more than chance
+    assert sorted(counts[character] for character in general)[-40] < 40
+    level = _corpus([place], balance="gb2312", rare_share=0.5)
+    drawn = set("".join(level.draw(rng_for(0, 0, row, 0), "zh", 10_000) for row in range(5)))
+    assert not drawn & (set(general) - set(gb2312_level_1() + gb2312_level_2()))
+    assert len({rare.digest, level.digest, _corpus([place], rare_share=0.5).digest}) == 3
 
 
 def test_every_character_of_the_dictionary_is_drawn_equally_often_for_its_own_sake() -> None:

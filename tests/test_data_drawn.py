@@ -94,3 +94,11 @@ def test_a_folder_that_is_no_finished_run_is_one_sentence(tmp_path: Path) -> Non
     pq.write_table(pa.table({"lines": [1]}), tmp_path / "x.parquet")
     with pytest.raises(BadInput, match="no finished run"):
         drawn.run_coverage(tmp_path)
+
+
+def test_missing_characters_are_told_apart_by_whether_a_face_of_the_run_draws_them(run: Path) -> None:
+    found = {one.name: one for one in drawn.run_coverage(run).sets}
+    # Noto Sans CJK draws all of them, so what is missing was only never asked for
+    assert found["8,105 general"].without_face == ""
+    assert len(found["8,105 general"].missing) > 8000
+    assert "drawn by no face of the run: 0 of the 8,09" in drawn.as_text(drawn.run_coverage(run))
