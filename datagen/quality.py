@@ -101,55 +101,48 @@ def _standard_table(quality: int) -> list[int]:
     return [min(255, max(1, (step * scale + 50) // 100)) for step in _STANDARD_LUMA]
 
 
-_LOW_FREQUENCIES = ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (0, 3), (3, 0), (2, 2))
-_HISTORY_MIN = 0.1
-"""Mean cosine from which quantisation is believed. Of 68 pages and crops that never were a JPEG all stay below (.083 at
-most); of the same saved at quality 30, 49 reach it. At .06 a drawn page of one repeated line is taken for a JPEG."""
+_GHOST_SIDE_PX = 768
+_GHOST_QUALITIES = range(4, 97, 2)
+_GHOST_REACH = 4
+"""A dip is measured against the errors so many places before and behind it."""
+_GHOST_DIP = 0.5
+"""How far ln(error) must dip below the line between those two. 65 real pictures saved at 30, 33, 47 and 50 all dip
+there, and those of them that never were a JPEG dip nowhere; at .7 four would be missed, at .35 three others dip."""
 
 
 def jpeg_history(image_HW3: Image) -> float | None:
-    """Quality 5 to 95 (in steps of 5) of a JPEG that these pixels once were, whatever file holds them now; None when
-    they show none, as after any resize or crop off the grid of 8 px.
+    """Quality 4 to 88 of a JPEG that these pixels once were, whatever file holds them now; None when they show none, as
+    after any resize or crop off the grid of 8 px, or under 64 px.
 
-    Multiples of a quantisation step stand at the full turns of cos(2 pi c / step); the mean over the low frequencies of
-    all blocks is 1 for a fresh JPEG and 0 without one. Blocks with clipped pixels have lost the pattern and are left
-    out where others remain. A history above 80 leaves steps too small to see.
+    JPEG ghosts (Farid 2009, "Exposing digital forgeries from JPEG ghosts"): luma is saved again at every quality, and
+    at the one it was saved with before it hardly changes. Clipped pixels, of which text on white is full, spoil the DCT
+    coefficients of their blocks but not this. The middle 768 x 768 px are looked at, 90 ms.
     """
     luma_HW = cv2.cvtColor(np.ascontiguousarray(image_HW3), cv2.COLOR_RGB2GRAY)
-    height, width = (side // 8 for side in luma_HW.shape)
-    blocks_N88 = luma_HW[: height * 8, : width * 8].reshape(height, 8, width, 8).transpose(0, 2, 1, 3).reshape(-1, 8, 8)
-    low_N, high_N = blocks_N88.min(axis=(1, 2)), blocks_N88.max(axis=(1, 2))
-    whole_N = (low_N > 0) & (high_N < 255) & (high_N - low_N > 2)
-    blocks_N88 = blocks_N88[whole_N] if whole_N.sum() >= 200 else blocks_N88[high_N - low_N > 2]
-    if len(blocks_N88) < 50:
+    height, width = (min(side // 8 * 8, _GHOST_SIDE_PX) for side in luma_HW.shape)
+    if min(height, width) < 64:
         return None
-    picked = np.unique(np.linspace(0, len(blocks_N88) - 1, 6000).astype(int))
-    basis_88 = _dct_basis()
-    coefficients_N88 = basis_88 @ (blocks_N88[picked].astype(np.float32) - 128.0) @ basis_88.T
-    best_quality, best_mean = None, _HISTORY_MIN
-    for quality in range(5, 96, 5):
-        table = _standard_table(quality)
-        total, count = 0.0, 0
-        for row, column in _LOW_FREQUENCIES:
-            step = table[8 * row + column]
-            if step < 3:  # as fine as the rounding of pixels
-                continue
-            c = coefficients_N88[:, row, column]
-            c = c[np.abs(c) > step / 2]
-            total += float(np.cos(c * (2 * np.pi / step)).sum())
-            count += len(c)
-        if count >= max(50, len(coefficients_N88) // 20) and total / count > best_mean:
-            best_quality, best_mean = float(quality), total / count
-    return best_quality
+    top, left = ((side - kept) // 16 * 8 for side, kept in zip(luma_HW.shape, (height, width), strict=True))
+    luma_HW = np.ascontiguousarray(luma_HW[top : top + height, left : left + width])
+    if float(luma_HW.std()) < 2.0:
+        return None  # nothing that could have suffered
+    error_Q, reach = np.array([_saved_again(luma_HW, quality) for quality in _GHOST_QUALITIES]), _GHOST_REACH
+    # At the lower end the line goes on from the two errors above.
+    lower_Q = np.concatenate((2 * error_Q[reach : 2 * reach] - error_Q[2 * reach : 3 * reach], error_Q))
+    dip_Q = error_Q[:-reach] - (lower_Q[: -2 * reach] + error_Q[reach:]) / 2
+    dip_Q[:reach] = error_Q[:reach] - lower_Q[:reach]
+    deepest = int(np.argmin(dip_Q))
+    if dip_Q[deepest] >= -_GHOST_DIP:
+        return None
+    nearest = _GHOST_QUALITIES[deepest]
+    return float(min((nearest, nearest - 1, nearest + 1), key=lambda quality: _saved_again(luma_HW, quality)))
 
 
-@functools.cache
-def _dct_basis() -> npt.NDArray[np.float32]:
-    """The orthonormal DCT-II matrix, (8, 8): frequency, position (ITU-T T.81, A.3.3)."""
-    k = np.arange(8)
-    basis_88 = 0.5 * np.cos((2 * k[None] + 1) * k[:, None] * np.pi / 16)
-    basis_88[0] /= np.sqrt(2)
-    return basis_88.astype(np.float32)
+def _saved_again(luma_HW: npt.NDArray[np.uint8], quality: int) -> float:
+    """ln of the mean squared change by one more JPEG."""
+    _, data = cv2.imencode(".jpg", luma_HW, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    error = cv2.norm(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), luma_HW, cv2.NORM_L2SQR) / luma_HW.size
+    return float(np.log(error + 0.02))  # a pixel in fifty off by one: less is no error
 
 
 _RING_EDGES = np.linspace(0.02, 0.5, 25)

@@ -109,6 +109,18 @@ def test_pixels_tell_the_quality_of_the_jpeg_they_once_were(quality):
         assert jpeg_history(as_jpeg(load(name), quality)) == quality, name
 
 
+@pytest.mark.parametrize("quality", [10, 30, 33, 50])
+def test_text_on_white_tells_it_too_though_its_pixels_are_clipped(quality):
+    page = np.full((320, 400, 3), 255, np.uint8)
+    for row in range(15):
+        cv2.putText(
+            page, "Quarterly figures of 1987, all", (8, 20 + 20 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1
+        )
+    page = cv2.GaussianBlur(page, (0, 0), 0.5)
+    assert jpeg_history(page) is None
+    assert jpeg_history(as_jpeg(page, quality)) == pytest.approx(quality, abs=1)
+
+
 def test_pixels_without_a_past_and_pixels_off_the_grid_show_none():
     assert jpeg_history(load("text.png")) is None
     damaged = as_jpeg(load("coffee.png"), 30)
