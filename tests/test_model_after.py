@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 from vae_runs import stripes, write_run
 
+import vae.card
 import vae.channel_statistics
 from datagen.decode import decode_image
 from datagen.recipes import recipe_to_yaml
@@ -28,7 +29,7 @@ from vae.logs import read_report
 from vae.model import GSCAutoencoder
 from vae.recipes import TrainRecipe
 from vae.reconstruct import reconstruct_files, reconstruct_picture
-from vae.source import SourceConfig
+from vae.source import LiveConfig, SourceConfig
 
 SMALL = GSCConfig(
     encoder_widths=(8, 8, 16),
@@ -108,6 +109,20 @@ def test_a_card_is_written_anew_without_the_data(trained: Trained, tmp_path: Pat
     assert "reconstructions.png" not in text
     with pytest.raises(BadInput, match="no finished training run"):
         write_model_cards(tmp_path)
+
+
+def test_a_source_that_is_drawn_on_the_way_is_named_by_its_recipe(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = read_report(trained.run)
+    assert report is not None
+    (tmp_path / "README.md").write_text("## Licences\n\nof another thing\n")
+    monkeypatch.chdir(tmp_path)
+    live = LiveConfig(recipe="demo-generate", overrides=("rows=5",))
+    text = vae.card._data(SourceConfig(name="drawn", live=live), report)
+    assert "by the recipe `demo-generate` `rows=5`. Weight" in text
+    assert "not on record" in text
+    assert "another thing" not in text
 
 
 def test_training_leaves_the_statistics_of_its_latents(trained: Trained) -> None:

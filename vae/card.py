@@ -136,15 +136,20 @@ def _ned(record: dict[str, Any], source: str) -> str:
 
 def _data(source: SourceConfig, report: TrainReport) -> str:
     """A source, its counts, and the licences that its data card names."""
-    counts = report.sources.get(source.name, {})
     shares = ", ".join(f"{weight:g} from step {step:,}" for step, weight in source.weights)
-    text = (
-        f"### {source.name}\n\n`{source.run}`: {counts.get('train', 0):,} pictures for training, "
-        f"{counts.get('held_out', 0):,} held out. Weight in the mixture: {shares}.\n\n"
-    )
-    card = Path(source.run) / "README.md"
-    licences = re.search(r"^## Licences\n(.*?)(?=^## |\Z)", _text(card), re.DOTALL | re.MULTILINE)
-    return text + (licences[1].strip() if licences else "Its licences are not on record here.") + "\n\n"
+    if source.live is None:
+        counts, folder = report.sources.get(source.name, {}), source.run
+        what = (
+            f"`{source.run}`: {counts.get('train', 0):,} pictures for training, {counts.get('held_out', 0):,} held out"
+        )
+    else:
+        changes = "".join(f" `{change}`" for change in source.live.overrides)
+        what = f"Drawn while it was trained on, by the recipe `{source.live.recipe}`{changes}"
+    folder = source.run if source.live is None else (source.live.tee or source.live.judge or "")
+    card = _text(Path(folder) / "README.md") if folder else ""
+    licences = re.search(r"^## Licences\n(.*?)(?=^## |\Z)", card, re.DOTALL | re.MULTILINE)
+    known = licences[1].strip() if licences else "Its licences are not on record here."
+    return f"### {source.name}\n\n{what}. Weight in the mixture: {shares}.\n\n{known}\n\n"
 
 
 def _versions(run: Path) -> str:
