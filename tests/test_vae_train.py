@@ -1,5 +1,6 @@
 """The trainer: it learns, survives being killed to the bit, and says what is wrong."""
 
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ import accelerate.tracking
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from vae_runs import stripes, write_run
 
 import vae.guard
@@ -22,14 +24,14 @@ import vae.train
 from fonts_manifest.errors import BadInput
 from vae.checkpoint import latest_checkpoint
 from vae.family import GSCConfig
-from vae.feed import Feed
+from vae.feed import Feed, open_source
 from vae.logs import read_metrics, read_report
 from vae.losses import LossConfig
 from vae.model import GSCAutoencoder
 from vae.objective import Objective
 from vae.optim import MovingAverage, OptimConfig, build_optimizer, learning_rate
 from vae.recipes import MachineConfig, TrainRecipe
-from vae.source import SourceConfig
+from vae.source import SourceConfig, held_out_pictures
 from vae.train import train
 from vae.trainee import Trainee
 
@@ -378,6 +380,13 @@ def test_another_model_is_no_start(run: Path, whole: Path, tmp_path: Path) -> No
         train(recipe(run, model=other, start_from=str(whole / "ema")), HASH, tmp_path / "out")
     with pytest.raises(BadInput, match=r"start_from: .* holds no model"):
         train(recipe(run, start_from=str(tmp_path)), HASH, tmp_path / "out")
+    shutil.copytree(whole / "ema", tmp_path / "diverged")
+    file = tmp_path / "diverged/diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["decoder.conv_in.bias"][0] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(BadInput, match=r"diverged holds weights that are not finite"):
+        train(recipe(run, start_from=str(tmp_path / "diverged")), HASH, tmp_path / "out")
     shutil.copytree(whole / "checkpoints", tmp_path / "other/checkpoints")
     with pytest.raises(BadInput, match=r"00000030: is of another model; \d+ tensors differ, such as autoencoder\."):
         train(recipe(run, model=other), HASH, tmp_path / "other")
@@ -393,7 +402,7 @@ def test_bf16_trains_within_its_precision(run: Path, tmp_path: Path) -> None:
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "bfloat16").values())
 
 
-def test_events_hold_curves_and_pictures(whole: Path) -> None:
+def test_events_hold_curves_and_pictures(run: Path, whole: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(whole / "tensorboard"), size_guidance={"images": 0})
@@ -405,11 +414,40 @@ def test_events_hold_curves_and_pictures(whole: Path) -> None:
     assert [event.step for event in events.Images("original_above_reconstruction/stripes")] == [0, 10, 20, 30]
     assert events.Images("original_above_reconstruction/stripes")[0].height == 96
     assert [event.value for event in events.Scalars("share_realised/stripes")] == [1.0] * 30
+    records = [record for record in read_metrics(whole) if record["kind"] == "step"]
+    logged = {
+        "train/loss": [record["loss"] for record in records],
+        "train/lr": [record["lr"] for record in records],
+        "train/grad_norm": [record["grad_norm"] for record in records],
+        "terms_by_source/stripes/mse": [record["terms_by_source"]["stripes"]["mse"] for record in records],
+    }
+    for tag, values in logged.items():
+        assert [event.step for event in events.Scalars(tag)] == list(range(30)), tag
+        assert [event.value for event in events.Scalars(tag)] == pytest.approx(values, rel=1e-6), tag
+    waited = [event.value for event in events.Scalars("speed/data_wait_share")]
+    seconds, data = (sum(record[name] for record in records) for name in ("seconds", "data_seconds"))
+    assert waited[-1] == pytest.approx(data / seconds, rel=1e-3)
+    speed = events.Scalars("speed/images_per_s")[-1].value
+    assert speed == pytest.approx(sum(record["pictures"] for record in records) / seconds, rel=1e-3)
+    # Above the pictures as they were held out, below what the weights of that step make of them.
+    first, last = (
+        np.asarray(
+            Image.open(io.BytesIO(events.Images("original_above_reconstruction/stripes")[i].encoded_image_string))
+        )
+        for i in (0, -1)
+    )
+    source = open_source(SourceConfig(name="stripes", run=str(run)), 32, 0.2)
+    originals = np.concatenate([picture for _, picture in held_out_pictures(source, 4, 48)], axis=1)
+    assert np.array_equal(first[:48], originals)
+    assert np.array_equal(last[:48], originals)
+    error = [np.square(sheet[48:].astype(float) - originals).mean() for sheet in (first, last)]
+    assert error[1] < error[0]
 
 
 def test_other_trackers_come_through_accelerate(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput, match=r"machine\.trackers: trackio is not installed"):
-        train(recipe(run, steps=1, machine=MachineConfig(trackers=("trackio",))), HASH, tmp_path / "none")
+    for name in ("wandb", "trackio"):
+        with pytest.raises(BadInput, match=rf"machine\.trackers: {name} is not installed"):
+            train(recipe(run, steps=1, machine=MachineConfig(trackers=(name,))), HASH, tmp_path / "none")  # type: ignore[arg-type]
     seen: list[tuple[str, object]] = []
     run_of = types.SimpleNamespace(
         log=lambda values, step: seen.append(("log", values)), finish=lambda: seen.append(("finish", None))
@@ -436,6 +474,11 @@ def test_text_is_read_at_a_validation(run: Path, tmp_path: Path, monkeypatch: py
     ends = [r["ned"]["stripes"] for r in read_metrics(tmp_path / "out") if r["kind"] == "validation"]
     assert len(ends) == 2
     assert all(6 / 7 <= ned <= 1 for ned in ends)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "out/tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("validation_ned/stripes")] == pytest.approx(ends)
 
 
 @pytest.mark.slow
@@ -466,6 +509,14 @@ def test_training_that_diverges_ends_with_a_sentence(
         ({"validate_px": 50}, "validate_px must be a multiple of the compression 4, got 50"),
         ({"validate_px": 64}, "none of its .* held-out pictures has 64 px a side"),
         ({"crop_px": 64}, "no rows to train on"),
+        (
+            {"model": GSCConfig(encoder_widths=(8, 8, 48), decoder_widths=(8, 8, 16), latent_channels=6, skip="lsc")},
+            "this model cannot be built: skip lsc: 8 features cannot be folded into the 48 of a level",
+        ),
+        (
+            {"model": GSCConfig(encoder_widths=(8, 8, 8), decoder_widths=(8, 8, 24), latent_channels=6, skip="lsc")},
+            "skip lsc: 24 features cannot be unfolded into the 8 of a level",
+        ),
     ],
 )
 def test_recipes_that_do_not_fit_the_data_are_refused(

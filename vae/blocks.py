@@ -103,11 +103,14 @@ def channel_duplicate_to_space(x_BCHW: torch.Tensor, factor: int, out_channels: 
 class EncoderLevel(nn.Module):
     """Residual blocks at one resolution, then a downsampling (all but the last level).
 
-    With `local_skip` the level's input, folded and averaged, is added to its output (LSC; DC-AE's shortcut).
+    With `local_skip` the level's input, folded and averaged, is added to its output (LSC; DC-AE's shortcut). Raises
+    ValueError when it cannot be divided into the features of the level.
     """
 
     def __init__(self, in_channels: int, out_channels: int, blocks: int, *, down: bool, local_skip: bool) -> None:
         super().__init__()
+        if local_skip and in_channels * (4 if down else 1) % out_channels:
+            raise ValueError(f"skip lsc: {in_channels} features cannot be folded into the {out_channels} of a level")
         self.blocks = nn.ModuleList(
             ResBlock(in_channels if i == 0 else out_channels, out_channels) for i in range(blocks)
         )
@@ -130,10 +133,13 @@ class DecoderLevel(nn.Module):
     """Residual blocks at one resolution, then an upsampling (all but the last level).
 
     With `local_skip` the level's input, repeated and unfolded, is added to its output (LSC), except on the last level.
+    Raises ValueError when it does not divide into that.
     """
 
     def __init__(self, in_channels: int, out_channels: int, blocks: int, *, up: bool, local_skip: bool) -> None:
         super().__init__()
+        if local_skip and up and out_channels * 4 % in_channels:
+            raise ValueError(f"skip lsc: {in_channels} features cannot be unfolded into the {out_channels} of a level")
         self.blocks = nn.ModuleList(
             ResBlock(in_channels if i == 0 else out_channels, out_channels) for i in range(blocks)
         )

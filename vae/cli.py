@@ -84,6 +84,10 @@ def train(
         return
     for source, after in report.psnr_end_db.items():
         typer.echo(f"{source}: held-out PSNR {report.psnr_start_db[source]:.2f} -> {after:.2f} dB")
+    if report.skipped_steps:
+        typer.echo(
+            f"{report.skipped_steps} steps left out, their loss or gradient not finite or a spike: metrics.jsonl"
+        )
     typer.echo(f"data wait: {report.data_seconds / max(report.seconds, 1e-9):.1%} of {report.seconds:.0f} s of steps")
     from vae.card import write_model_cards
 

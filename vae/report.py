@@ -128,7 +128,8 @@ def _figures(rows: Sequence[Row], trained: TrainReport) -> str:
     )
     note = (
         "Held-out pictures; brackets are 95 % bootstrap intervals of the mean. NED compares what OCR reads on the "
-        "reconstruction with what it reads on the original. The untrained linear skip is the model before its first "
+        "reconstruction with what it reads on the original; the first stage of that reader took part in the training "
+        "too (losses.read). The untrained linear skip is the model before its first "
         "step: the difference is what was learned. Minutes on a CPU are a beginning, not the paper's training. "
         f"During training, on the smaller validation set: {gains}."
     )

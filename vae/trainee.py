@@ -58,7 +58,8 @@ class Trainee(nn.Module):
 def initial_autoencoder(config: GSCConfig, start_from: str | None, seed: int) -> GSCAutoencoder:
     """Freshly initialised from the seed, or with the weights of a saved model of the same shape.
 
-    Raises BadInput when the shape cannot be built, or the folder holds no model or another one.
+    Raises BadInput when the shape cannot be built, or the folder holds no model, another one, or weights that are no
+    numbers.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -78,6 +79,8 @@ def initial_autoencoder(config: GSCConfig, start_from: str | None, seed: int) ->
             tuple(found) if isinstance(found, list | tuple) else found
         ):
             raise BadInput(f"start_from: {folder} is another model: {name} is {found}, the recipe's model has {wanted}")
+    if not all(weight.isfinite().all() for weight in saved.parameters()):
+        raise BadInput(f"start_from: {folder} holds weights that are not finite: its training diverged; take another")
     model.load_state_dict(saved.state_dict())
     return model
 
