@@ -367,6 +367,21 @@ def test_a_worker_whose_run_was_killed_ends_without_a_word() -> None:
         assert worker.wait() == 1
 
 
+def test_few_processes_share_a_gpu(tmp_path: Path, fake_reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, int] = {}
+
+    def read(paths: list[Path], reader: ReaderChoice, *, processes: int):
+        asked[f"{reader.name} on {reader.device}"] = processes
+        return iter(())
+
+    monkeypatch.setattr("vae.score.read_files", read)
+    two_texts(tmp_path, {"a.png": ("x", "y")})
+    for name, device in (("torch", "cuda"), ("torch", "cpu"), ("rapidocr", "cuda")):
+        with pytest.raises(KeyError):
+            score(tmp_path, "ned", reader=ReaderChoice(name=name, device=device), processes=8)
+    assert asked == {"torch on cuda": 2, "torch on cpu": 8, "rapidocr on cuda": 8}
+
+
 def test_a_reader_that_cannot_start_ends_the_run_with_its_sentence(tmp_path: Path, fake_reader: Path) -> None:
     two_texts(tmp_path, {"a.png": ("x", "y")})
     for models, sentence in (("refused", "this reader has no models"), ("crash", r"ended the process \(signal 11\)")):

@@ -37,6 +37,7 @@ def make_recipe(photographs: Path, **changes) -> LeaderboardRecipe:
             {"kind": "diffusers", "name": "FLUX", "class_name": "AutoencoderKL", "path": str(photographs)},
         ],
         "second_reader": "none",
+        "workers": 1,
     }
     return LeaderboardRecipe.model_validate(settings | changes)
 
@@ -101,6 +102,8 @@ def test_codecs_are_scored_and_a_missing_one_has_its_reason(photographs: Path, t
     page = write_leaderboard_page(entries, recipe, tmp_path).read_text(encoding="utf-8")
     assert page.count("<figure>") == 2 * 3, "two originals, each beside two reconstructions"
     assert "FLUX on small: FLUX" in page
+    assert page.index("<th>PSNR") < page.index("<th>Images/s") < page.index("<th>Encoder M")
+    assert "<th>Set" not in page
 
 
 def test_a_second_run_makes_only_what_has_changed(photographs: Path, tmp_path: Path) -> None:

@@ -228,7 +228,9 @@ def eval_(
     readings: Annotated[
         Path | None, typer.Option(help="File of readings shared between runs: originals are then read once.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one for each CPU unless given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one for each CPU unless given, at most two share a GPU.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda: for LPIPS, FID and the torch reader.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
 ) -> None:

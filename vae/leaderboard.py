@@ -13,6 +13,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ class LeaderboardRecipe(Config):
     """Of FID: pytorch-fid's file."""
     device: str = "cpu"
     """cpu, cuda, cuda:1, ..."""
+    workers: int | None = Field(default=None, ge=1)
+    """Processes that read and compare; one for each CPU unless given, at most two of those that share a GPU."""
     batch: int = Field(default=4, ge=1)
     """Pictures at a time."""
     worst: int = Field(default=6, ge=0)
@@ -285,6 +288,7 @@ def _score(
         reader=ReaderChoice(name=recipe.reader, device=recipe.device, fast=recipe.fast),
         second=choose_second(recipe.second_reader, recipe.reader) if chosen.text else None,
         pixels=PixelChoice(vgg_weights=vgg, inception_weights=inception, device=recipe.device),
+        processes=recipe.workers or len(os.sched_getaffinity(0)),
         batch=recipe.batch,
         readings=readings,
     )

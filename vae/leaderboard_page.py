@@ -35,14 +35,21 @@ def write_leaderboard_page(entries: Sequence[Entry], recipe: LeaderboardRecipe, 
     return path
 
 
+_FIRST = ("Codec", "f", "C", "bpp", "PSNR", "SSIM", "LPIPS", "FID", "NED", "NED mended", "NED second", "Images/s")
+_ORDER = (*_FIRST, *(column for column in COLUMNS if column not in (*_FIRST, "Set")))
+"""Of the columns on the page: what is compared stands where nobody has to scroll for it."""
+
+
 def _tables(entries: Sequence[Entry], recipe: LeaderboardRecipe) -> str:
-    """One table a set, without the columns that nobody fills."""
+    """One table a set, under its name where there are several, without the columns that nobody fills."""
     parts = []
     for chosen in recipe.sets:
         rows = [cells(entry) for entry in entries if entry.set_name == chosen.name]
         rows = [[*row[:-1], row[-1] if len(row[-1]) < 8 else "see below"] for row in rows]
-        used = [column for column in range(len(COLUMNS)) if any(row[column] for row in rows)]
+        used = [COLUMNS.index(name) for name in _ORDER if any(row[COLUMNS.index(name)] for row in rows)]
         header = [COLUMNS[column] for column in used]
+        if len(recipe.sets) > 1:
+            parts.append(f"<h3>{escape(chosen.name)}</h3>")
         column = COLUMNS.index("NED")
         neds = [float(row[column] or 0) for row in rows]
         best = int(np.argmax(neds)) if max(neds) > 0 else None

@@ -29,6 +29,9 @@ from vae.perceptual import VGG_FILE
 from vae.pixels import PixelScore, score_pairs, unpack_features
 from vae.scorecard import PairScore, Report, ScoreChoice, summarise, write_report
 
+GPU_PROCESSES = 2
+"""At most so many share a GPU: one opens files while the other computes, and each keeps networks of its own there."""
+
 
 def score_folders(
     targets: Path,
@@ -76,7 +79,10 @@ def _measure_pixels(
     done = len(pairs) - len(waiting)
     progress("pixels", done, len(pairs), {})
     for place, scored in score_pairs(
-        [pairs[index] for index in waiting], choice.pixels, processes=choice.processes, batch=choice.batch
+        [pairs[index] for index in waiting],
+        choice.pixels,
+        processes=_sharing(choice.processes, choice.pixels.device),
+        batch=choice.batch,
     ):
         index, done = waiting[place], done + 1
         if isinstance(scored, Died):
@@ -150,12 +156,13 @@ def _read_all(
 ) -> tuple[dict[str, PageReading], dict[str, str]]:
     """Content key -> what is read on it, and content key -> why nothing could be. Equal files are read once."""
     setup = json.dumps(dataclasses.asdict(reader))
+    device = reader.device if reader.name == "torch" else "cpu"
     paths = {keys[path]: path for pair in pairs for path in (pair.target, pair.output)}
     waiting = [key for key in paths if f"{key} {setup}" not in journal]
     failed: dict[str, str] = {}
     done = len(paths) - len(waiting)
     progress(stage, done, len(paths), {})
-    for number, reading in read_files([paths[key] for key in waiting], reader, processes=processes):
+    for number, reading in read_files([paths[key] for key in waiting], reader, processes=_sharing(processes, device)):
         done += 1
         if isinstance(reading, Died):
             failed[waiting[number]] = reading.reason
@@ -164,6 +171,10 @@ def _read_all(
         progress(stage, done, len(paths), {"failed": len(failed)} if failed else {})
     known = {key: PageReading.from_dict(journal[f"{key} {setup}"]) for key in paths if key not in failed}
     return known, failed
+
+
+def _sharing(processes: int, device: str) -> int:
+    return processes if device == "cpu" else min(processes, GPU_PROCESSES)
 
 
 def join_lines(reading: PageReading, *, mended: bool = False) -> str:
