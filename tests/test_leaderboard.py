@@ -161,5 +161,21 @@ def test_a_program_of_one_s_own_is_a_codec(photographs: Path, tmp_path: Path) ->
     assert "cannot be started" in entry.problem
 
 
+def test_figures_come_by_group_for_sets_of_any_name(photographs: Path, tmp_path: Path) -> None:
+    places = {name: tmp_path / name for name in ("v1.0", "v1.1")}
+    for number, place in enumerate(places.values()):
+        place.mkdir()
+        for lang in ("en", "zh"):
+            Image.open(photographs / "coffee.png").rotate(90 * number).save(place / f"{lang}_0.png")
+    records = [{"file": "en_0.png", "category": "letter"}, {"file": "zh_0.png", "category": "book"}]
+    (tmp_path / "v1.1.json").write_text(json.dumps(records))
+    sets = [{"name": name, "place": str(place), "size_px": 96, "text": False} for name, place in places.items()]
+    linear = {"kind": "linear", "name": "DCT", "factor": 16, "channels": 64}
+    first, second = run_leaderboard(make_recipe(photographs, sets=sets, codecs=[linear]), tmp_path / "out")
+    assert [pair.groups for pair in first.report.pairs] == [{"prefix": "en"}, {"prefix": "zh"}]
+    assert [pair.groups for pair in second.report.pairs] == [{"category": "letter"}, {"category": "book"}]
+    assert first.report.results["PSNR"] != second.report.results["PSNR"]
+
+
 def test_differences_strike_out_what_was_lost_and_underline_what_is_new() -> None:
     assert differences("cat & dog", "cut & dogs") == "c<del>a</del><ins>u</ins>t &amp; dog<ins>s</ins>"

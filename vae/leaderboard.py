@@ -136,9 +136,21 @@ def run_leaderboard(recipe: LeaderboardRecipe, out: Path, progress: ProgressRepo
     return entries
 
 
+def _set_record(folder: Path) -> Path:
+    """What a set was made from; FOLDER.json would be taken for the labels of its pictures."""
+    return folder.with_name(f"{folder.name}.made-from")
+
+
+def _labels_of(chosen: SetConfig) -> Path | None:
+    """Language and category of the pictures, where a list lies beside their folder."""
+    place = Path(chosen.place)
+    beside = place.with_name(f"{place.name}.json")
+    return beside if place.is_dir() and beside.is_file() else None
+
+
 def write_set(chosen: SetConfig, folder: Path) -> None:
     """The originals as PNG files of one size. Raises BadInput when there is none or sizes differ."""
-    done = folder.with_suffix(".json")
+    done = _set_record(folder)
     identity = json.dumps([chosen.model_dump(mode="json")], sort_keys=True)
     if done.is_file() and done.read_text() == identity:
         return
@@ -215,8 +227,8 @@ def _reconstruct_all(config: CodecConfig, recipe: LeaderboardRecipe, out: Path) 
             yield chosen, entry
             continue
         folder = out / "reconstructed" / config.name / chosen.name
-        facts = folder.with_suffix(".json")
-        identity = recipe_hash(config) + (out / "sets" / f"{chosen.name}.json").read_text()
+        facts = folder.with_name(f"{folder.name}.json")
+        identity = recipe_hash(config) + _set_record(out / "sets" / chosen.name).read_text()
         known = json.loads(facts.read_text()) if facts.is_file() else {}
         if known.get("identity") != identity:
             try:
@@ -290,6 +302,7 @@ def _score(
         pixels=PixelChoice(vgg_weights=vgg, inception_weights=inception, device=recipe.device),
         processes=recipe.workers or len(os.sched_getaffinity(0)),
         batch=recipe.batch,
+        labels=_labels_of(chosen),
         readings=readings,
     )
     outputs = made or out / "reconstructed" / entry.codec / chosen.name
