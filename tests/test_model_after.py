@@ -23,12 +23,12 @@ from fonts_manifest.errors import BadInput
 from vae.batch import to_unit_range
 from vae.card import write_model_cards
 from vae.cli import app
-from vae.evaluate import load_model
 from vae.family import GSCConfig
 from vae.logs import read_report
 from vae.model import GSCAutoencoder
 from vae.recipes import TrainRecipe
 from vae.reconstruct import reconstruct_files, reconstruct_picture
+from vae.saved import load_model
 from vae.source import LiveConfig, SourceConfig
 
 SMALL = GSCConfig(

@@ -13,8 +13,9 @@ from datagen.ocr import PageLine
 from fonts_manifest.errors import BadInput
 from vae.batch import to_unit_range
 from vae.bootstrap import bootstrap
-from vae.evaluate import Row, bare_skip, evaluate, load_model, network, reconstruct
+from vae.evaluate import Row, bare_skip, evaluate, network, reconstruct
 from vae.family import GSCConfig, build_model
+from vae.saved import load_model
 from vae.skip import LinearSkip
 
 PICTURES = np.stack(stripes(6, side=32))

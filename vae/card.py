@@ -13,11 +13,12 @@ import yaml
 from datagen.codec import encode_png
 from datagen.recipes import load_recipe
 from fonts_manifest.errors import BadInput
-from vae.evaluate import load_model, network, reconstruct
+from vae.evaluate import network, reconstruct
 from vae.feed import open_source
 from vae.logs import TrainReport, explained, read_metrics, read_report
 from vae.model import GSCAutoencoder
 from vae.recipes import TrainRecipe
+from vae.saved import load_model
 from vae.source import SourceConfig, held_out_pictures
 
 CARD = "README.md"

@@ -16,8 +16,8 @@ from datagen.decode import SUFFIXES, ImageProblem, decode_image
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files
 from vae.batch import to_unit_range
-from vae.evaluate import load_model
 from vae.model import GSCAutoencoder
+from vae.saved import load_model
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from fonts_manifest.places import find_files
 from vae.autoencoders import ImageAutoencoder
 from vae.basis import load_basis
 from vae.batch import to_uint8, to_unit_range
-from vae.evaluate import load_model
+from vae.saved import load_model
 from vae.skip import LinearSkip, SkipBasis
 from vae.vavae import load_vavae
 from vae.vtp import load_vtp

@@ -28,10 +28,11 @@ from datagen.progress import Bars, show_progress
 from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
 from fonts_manifest.manifest import load_manifest, save_manifest
 from fonts_manifest.scan import scan_fonts
-from vae.evaluate import Codec, Pictures, Row, bare_skip, evaluate, load_model, network, reconstruct
+from vae.evaluate import Codec, Pictures, Row, bare_skip, evaluate, network, reconstruct
 from vae.feed import open_source
 from vae.recipes import TrainRecipe, training_hash
 from vae.report import Comparison, write_demo_report
+from vae.saved import load_model
 from vae.source import held_out_pictures
 from vae.train import train
 

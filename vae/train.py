@@ -258,7 +258,7 @@ def _save_models(run: Run, out: Path) -> None:
         flat_CN = torch.cat(latents, dim=1)
         weights = {key: whole(tensor).cpu() for key, tensor in model.state_dict().items()}
         if run.ranks.is_main:
-            saved = build_model(run.recipe.model)
+            saved = build_model(run.recipe.model.model_copy(update={"basis_file": None}))  # it is in the weights
             saved.load_state_dict(weights)
             saved.register_to_config(latents_mean=flat_CN.mean(1).tolist(), latents_std=flat_CN.std(1).tolist())
             with explained(out):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from fonts_manifest.errors import BadInput
 from vae.family import GSCConfig, build_model
 from vae.model import GSCAutoencoder
+from vae.saved import load_model
 
 Trained = Literal["all", "decoder"]
 """decoder: the encoder and so the latent space stay as they are, as Qwen-Image adapted its VAE to text."""
@@ -67,12 +67,10 @@ def initial_autoencoder(config: GSCConfig, start_from: str | None, seed: int) ->
     if start_from is None:
         return model
     folder = Path(start_from)
-    if not (folder / "config.json").is_file():
-        raise BadInput(f"start_from: {folder} holds no model (config.json is missing)")
     try:
-        saved = GSCAutoencoder.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise BadInput(f"start_from: the model in {folder} cannot be read ({error})") from error
+        saved = load_model(folder)
+    except BadInput as error:
+        raise BadInput(f"start_from: {error}") from error
     for name in _SHAPE:
         wanted, found = model.config[name], saved.config[name]
         if (tuple(wanted) if isinstance(wanted, list | tuple) else wanted) != (
