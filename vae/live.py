@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from datagen.live import Drawer, LivePlan, Tee, open_live, start_tee
+from datagen.live import Drawer, LivePlan, Tee, finish_tee, open_live, start_tee
 from datagen.plan import Address
 from datagen.rows import row_id_of
 from fonts_manifest.errors import BadInput
@@ -54,6 +54,11 @@ class LiveSource:
     def held_out_reader(self) -> "LiveReader":
         """The pictures held out."""
         return LiveReader(Drawer(self.live.plan, apart=True), self, False, held_out=True)
+
+    def finish(self) -> None:
+        """Finish the run of the tee when all its shards are there; rows of other shards go."""
+        if self.tee is not None:
+            finish_tee(self.live.plan, self.tee)
 
 
 class LiveReader:

@@ -118,6 +118,9 @@ class Source(Protocol):
     def held_out_reader(self) -> Reader:
         """The pictures held out, `held_out_rows` of them."""
 
+    def finish(self) -> None:
+        """Training is over: finish what was written on the way."""
+
 
 def hold_out_key(source: str, row_id: str, origin: str | None) -> float:
     """A number in [0, 1) by which rows are held out: of the origin of real pictures, so that the crops of one page stay

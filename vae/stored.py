@@ -71,6 +71,9 @@ class StoredSource:
         """The pictures held out, as they are stored."""
         return StoredReader(self.held_out, 0, 0, shuffle=False)
 
+    def finish(self) -> None:
+        """Nothing was written."""
+
 
 def open_stored(config: SourceConfig, run: Path, shapes: Sequence[Shape], hold_out: float) -> list[StoredSource]:
     """Read the small columns of a finished run (no picture) and choose the rows from which each shape can be cropped.

@@ -75,6 +75,8 @@ def train(
             _loop(run, judge, out, recipe_hash, start, log, progress)
         _save_models(run, out)
         if ranks.is_main:
+            for source in run.feed.sources:
+                source.finish()
             write_report(out, recipe_hash, run.feed.sources)
         ranks.wait()
     report = read_report(out)
