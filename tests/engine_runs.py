@@ -6,16 +6,20 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from pyarrow import fs
 
+from datagen.cascade import SampledLine
 from datagen.corpus import CorpusConfig, TextPlace
+from datagen.criteria import FilterRecipe, score_item
 from datagen.execute import Executor
 from datagen.generate import RunReport, generate
+from datagen.ingest import RealItem
 from datagen.photos import PhotoPlace, PhotosConfig
-from datagen.plan import Address, GenerateRecipe, Judge, Judgement
+from datagen.plan import Address, GeneratePlan, GenerateRecipe, Judge, Judgement
 from datagen.recipes import recipe_hash, recipe_to_yaml
 from datagen.verdict import Verdict
 from fonts_manifest.manifest import Manifest
@@ -120,3 +124,20 @@ def make_inputs(path: Path) -> Path:
         Image.fromarray(pixels).save(path / "photos" / f"{seed}.png")
     (path / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     return path
+
+
+def score_or_crash(config: FilterRecipe, item: RealItem) -> dict[str, Any]:
+    """`criteria.score_item`, but a picture named poison.png reads memory that is not there."""
+    if item.path.endswith("poison.png"):
+        ctypes.string_at(0)
+    return score_item(config, item)
+
+
+def read_or_crash(plan: GeneratePlan, address: Address) -> list[SampledLine]:
+    """A line for every page but the second, which reads memory that is not there."""
+    if address.row == 1:
+        ctypes.string_at(0)
+    place = float(address.row)
+    return [
+        SampledLine(features=(place,), legibility=1.0, legible=True, visible=True, price_px=1, weight=1.0),
+    ]

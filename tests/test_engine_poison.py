@@ -7,12 +7,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from engine_runs import Segfault, data_bytes, make_inputs, make_recipe, run
+from engine_runs import Segfault, data_bytes, make_inputs, make_recipe, read_or_crash, run, score_or_crash
+from PIL import Image
 
-from datagen import commit
+from datagen import audit, commit
+from datagen import filter as filtering
 from datagen.child import Child, ChildDied
+from datagen.criteria import FilterRecipe
 from datagen.generate import NOTE, generate_shard_with_care
+from datagen.ingest import IngestConfig, RealPlace
 from datagen.plan import make_plan
 from datagen.recipes import recipe_hash, recipe_to_yaml
 from datagen.rows import CRASHED
@@ -109,3 +114,47 @@ def test_a_child_answers_raises_dies_and_is_replaced() -> None:
         with pytest.raises(ChildDied, match="the process that made -1 ended by SIGKILL"):
             child.call(_half, -1)
         assert child.call(_half, 1) == 1.0
+
+
+def test_a_page_that_crashes_the_reader_is_left_out_of_the_calibration(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(folder)
+    recipe = recipe.model_copy(update={"judge": recipe.judge.model_copy(update={"sample_pages": 100})})
+    plan = make_plan(recipe, recipe_hash(recipe), recipe_to_yaml(recipe), str(tmp_path))
+    monkeypatch.setattr(audit, "read_sample_page", read_or_crash)
+    audit._read_chunk_with_care(plan, 0)
+    pages = audit._load_sample(Folder(str(tmp_path)), 1)
+    # Eight pages a chunk; a page without lines is none of the sample.
+    assert [line.features for page in pages for line in page] == [
+        (0.0,),
+        (2.0,),
+        (3.0,),
+        (4.0,),
+        (5.0,),
+        (6.0,),
+        (7.0,),
+    ]
+
+
+def test_a_picture_that_crashes_its_decoder_is_dropped_and_the_others_are_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(("a.png", "poison.png", "z.png")):
+        pixels = np.random.default_rng(number).integers(0, 256, (150, 160, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / name)
+    place = RealPlace(place=str(tmp_path / "in"), licence="CC0-1.0")
+    recipe = FilterRecipe(input=IngestConfig(places=(place,)))
+    monkeypatch.setattr(filtering, "score_item", score_or_crash)
+    monkeypatch.setattr(filtering, "score_shard", filtering.score_shard_carefully)
+    report = filtering.filter_corpus(recipe, "0123456789abcdef", str(tmp_path / "out"), executor="serial")
+    assert report.seen == 3
+    assert report.reasons["crashed"] == 1
+    rows = [
+        *commit.read_rows(tmp_path / "out").to_pylist(),
+        *commit.read_rows(tmp_path / "out", keep=False).to_pylist(),
+    ]
+    reasons = {Path(row["origin"]).name: row["reason"] for row in rows}
+    assert reasons.keys() == {"a.png", "poison.png", "z.png"}
+    assert [name for name, reason in reasons.items() if reason == "crashed"] == ["poison.png"]
