@@ -90,7 +90,7 @@ def test_the_chain_ends_in_a_page_and_runs_once(tmp_path: Path) -> None:
     assert kept.num_rows == 12
     assert verify_run(out / "synthetic", 4).count("drawn again") == 1
     assert "4 of 4" in text  # real pictures kept
-    for words in ("Synthetic: pictures", "Training", "What the network adds to its skip", "cross-validated"):
+    for words in ("Synthetic: pictures", "Training", "What the network adds to its skip", "read in full by OCR"):
         assert words in text
     rows = json.loads((out / "evaluation.json").read_text())
     assert {(row["codec"], row["set_name"]) for row in rows} == {
