@@ -5,15 +5,16 @@ codes alone (`datagen.paeth`, `datagen.deflate`). Paper and screens, FLAT_SHARE 
 filter and ISA-L's deflate at level 1. Reading: files of our own make take the way back; every other picture goes
 through `datagen.decode`.
 
-40 pages of small text over smooth noise, CPU time a page, one core of a 2-core machine under other load, one run:
+40 pages of small text over smooth noise, least CPU time a page of several rounds, freed memory kept (`datagen.heap`),
+one core of a 2-core machine, one run:
 
 |                         | 256x256 write | read    | kB  | 512x512 write | read    | kB  |
 |-------------------------|---------------|---------|-----|---------------|---------|-----|
-| Paeth, Huffman          | 0.54 ms       | 0.97 ms | 131 | 2.08 ms       | 3.76 ms | 512 |
-| the same, read by cv2   |               | 2.35 ms |     |               | 8.87 ms |     |
-| up, ISA-L level 1       | 0.80 ms       | 0.81 ms | 145 | 3.17 ms       | 2.89 ms | 570 |
-| cv2, level 1            | 6.18 ms       | 2.30 ms | 141 | 24.8 ms       | 9.28 ms | 554 |
-| Pillow, level 1         | 6.93 ms       | 2.49 ms | 140 | 27.2 ms       | 9.83 ms | 553 |
+| Paeth, Huffman          | 0.27 ms       | 0.61 ms | 134 | 1.06 ms       | 2.42 ms | 534 |
+| the same, read by cv2   |               | 2.37 ms |     |               | 9.17 ms |     |
+| up, ISA-L level 1       | 0.71 ms       | 0.74 ms | 140 | 2.75 ms       | 2.36 ms | 557 |
+| cv2, level 1            | 6.71 ms       | 2.46 ms | 145 | 26.9 ms       | 9.36 ms | 577 |
+| Pillow, level 1         | 8.71 ms       | 2.96 ms | 145 | 34.8 ms       | 11.5 ms | 577 |
 """
 
 import struct
