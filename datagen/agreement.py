@@ -37,9 +37,6 @@ class Agreement:
         )
 
 
-NO_TRIALS = Agreement(same=0, false_keep=0, false_drop=0)
-
-
 def compare(cascade_keeps: Sequence[bool], ocr_keeps: Sequence[bool]) -> Agreement:
     """Count equal decisions and both errors."""
     pairs = list(zip(cascade_keeps, ocr_keeps, strict=True))

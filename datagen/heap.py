@@ -16,7 +16,7 @@ def keep_freed_memory() -> None:
     """From now on glibc reuses what pictures and their files have freed; elsewhere nothing changes.
 
     A page of 4 kB that the system hands out anew cost 2.5 us in a virtual machine: 1.0 of the 2.8 ms in which a picture
-    of 512 x 512 px was encoded, half of a crop.
+    of 512 x 512 px was encoded.
     """
     if sys.platform != "linux":
         return

@@ -62,7 +62,7 @@ class Workshop:
             raise BadInput("texts: the files have changed since the run was planned, or differ on this machine")
         self.assets = Assets(plan.manifest.faces, PhotoStore(plan.photos.photos))
         self.licences = {photo.photo_id: photo.licence for photo in plan.photos.photos}
-        # The words of a dictionary are never garbage: looking through them took .6 ms a page.
+        # The words of a dictionary are never garbage: looking through them took 118 ms every 150 pages.
         gc.collect()
         gc.freeze()
         self._choices: tuple[object, tuple[FontFace, ...], PageDistribution] = (None, (), PageDistribution())

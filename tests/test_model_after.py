@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
-from vae_runs import stripes, write_run
+from vae_runs import SMALL, stripes, write_run
 
 import vae.card
 import vae.channel_statistics
@@ -23,23 +23,12 @@ from fonts_manifest.errors import BadInput
 from vae.batch import to_unit_range
 from vae.card import write_model_cards
 from vae.cli import app
-from vae.family import GSCConfig
 from vae.logs import read_report
 from vae.model import GSCAutoencoder
 from vae.recipes import TrainRecipe
 from vae.reconstruct import reconstruct_files, reconstruct_picture
 from vae.saved import load_model
 from vae.source import LiveConfig, SourceConfig
-
-SMALL = GSCConfig(
-    encoder_widths=(8, 8, 16),
-    decoder_widths=(8, 8, 16),
-    latent_channels=12,
-    encoder_blocks=1,
-    decoder_blocks=1,
-    skip_basis="dct",
-    decoder_mirror=True,
-)
 
 
 @dataclass(frozen=True)

@@ -7,27 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from vae_runs import stripes
+from vae_runs import SMALL, stripes
 
 from datagen.ocr import PageLine
 from fonts_manifest.errors import BadInput
 from vae.batch import to_unit_range
 from vae.bootstrap import bootstrap
 from vae.evaluate import Row, bare_skip, evaluate, network, reconstruct
-from vae.family import GSCConfig, build_model
+from vae.family import build_model
 from vae.saved import load_model
 from vae.skip import LinearSkip
 
 PICTURES = np.stack(stripes(6, side=32))
-SMALL = GSCConfig(
-    encoder_widths=(8, 8, 16),
-    decoder_widths=(8, 8, 16),
-    latent_channels=12,
-    encoder_blocks=1,
-    decoder_blocks=1,
-    skip_basis="dct",
-    decoder_mirror=True,
-)
 
 
 class Reader:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from sklearn.decomposition import PCA
 from typer.testing import CliRunner
+from vae_runs import SMALL as DCT
 from vae_runs import stripes, write_run
 
 from fonts_manifest.errors import BadInput
@@ -15,20 +16,11 @@ from vae.basis import BasisFacts, load_basis, save_basis
 from vae.batch import to_unit_range
 from vae.cli import app
 from vae.codecs import LinearCodec, open_codec
-from vae.family import GSCConfig, build_model
+from vae.family import build_model
 from vae.skip import Basis, CellMoments, LinearSkip, cells_of
 from vae.yardstick import bare_skip_psnr_db, fit_basis, read_pictures
 
-SMALL = GSCConfig(
-    encoder_widths=(8, 8, 16),
-    decoder_widths=(8, 8, 16),
-    latent_channels=12,
-    encoder_blocks=1,
-    decoder_blocks=1,
-    skip="gsc_both",
-    skip_basis="pca",
-    decoder_mirror=True,
-)
+SMALL = DCT.model_copy(update={"skip": "gsc_both", "skip_basis": "pca"})
 
 
 def test_moments_of_parts_are_those_of_the_whole() -> None:

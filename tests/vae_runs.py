@@ -11,10 +11,22 @@ import torch
 
 from datagen.codec import encode_png
 from datagen.schema import SCHEMA
+from vae.family import GSCConfig
 
 torch.set_num_threads(1)  # pytest runs as many workers as there are cores
 
 Picture = npt.NDArray[np.uint8]
+
+SMALL = GSCConfig(
+    encoder_widths=(8, 8, 16),
+    decoder_widths=(8, 8, 16),
+    latent_channels=12,
+    encoder_blocks=1,
+    decoder_blocks=1,
+    skip_basis="dct",
+    decoder_mirror=True,
+)
+"""f4: trained and run in seconds."""
 
 
 def stripes(count: int, side: int = 64, seed: int = 0) -> list[Picture]:
