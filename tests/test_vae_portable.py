@@ -125,7 +125,7 @@ def test_the_class_comes_from_the_saved_folder(elsewhere: Elsewhere) -> None:
 
 
 def test_it_reconstructs_as_the_original_does(elsewhere: Elsewhere) -> None:
-    for way in ("plain", "slices", "tiles"):  # another process may add up in another order: other threads, other kernels
+    for way in ("plain", "slices", "tiles"):  # another process may add up in another order
         torch.testing.assert_close(elsewhere.found[way], elsewhere.wanted, atol=1e-5, rtol=1e-5)
     off = (elsewhere.found["bfloat16"].float() - elsewhere.wanted).abs().mean()
     assert 0 < off < 0.03 * elsewhere.wanted.abs().mean()
