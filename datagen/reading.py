@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from datagen.apart import Died, answers, serve
 from datagen.decode import ImageProblem, decode_plainly
 from datagen.lines import Image, PageLine, Recognizer, check_image, library_order
 from datagen.ocr import open_recognizer
+from fonts_manifest.apart import Died, answers, serve
 from fonts_manifest.errors import BadInput
 
 WORKER = "datagen.reading"

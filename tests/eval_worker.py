@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from datagen.apart import serve
 from datagen.lines import PageLine
 from datagen.reading import PageReading
+from fonts_manifest.apart import serve
 from fonts_manifest.errors import BadInput
 
 

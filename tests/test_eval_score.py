@@ -21,8 +21,8 @@ from test_vae_fid import random_inception
 from torch import nn
 
 from datagen import reading
-from datagen.apart import Died, answers
 from datagen.reading import ReaderChoice
+from fonts_manifest.apart import Died, answers
 from fonts_manifest.errors import BadInput
 from vae import score_bench
 from vae.labels import groups_of
@@ -354,7 +354,7 @@ def test_a_reader_that_crashes_raises_or_stalls_costs_one_picture(
 
 
 def test_a_worker_whose_run_was_killed_ends_without_a_word() -> None:
-    code = "from datagen.apart import serve; serve(lambda setup: lambda task: task)"
+    code = "from fonts_manifest.apart import serve; serve(lambda setup: lambda task: task)"
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as worker:
         worker.stdin.write(b"{}\n")

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shutil
-import sys
 import unicodedata
 from pathlib import Path
 
@@ -264,25 +263,41 @@ def test_files_that_cannot_be_read_are_listed(tmp_path):
 
 
 CRASHES = """
-import os, signal, sys, time
-from fonts_manifest import workers
-real = workers.examine
-def examine(path):
-    if path.stem == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if path.stem == "stall":
-        time.sleep(60)
-    if path.stem == "bug":
-        raise TypeError("ours")
-    return real(path)
-workers.examine = examine
-workers.serve()
+import os, signal, time
+from pathlib import Path
+from fonts_manifest.apart import serve
+from fonts_manifest.workers import open_examiner
+
+
+def open_crashing(setup):
+    real = open_examiner(setup)
+
+    def examine(path):
+        name = Path(path).stem
+        if name == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if name == "stall":
+            time.sleep(60)
+        if name == "bug":
+            raise TypeError("ours")
+        return real(path)
+
+    return examine
+
+
+serve(open_crashing)
 """
+
+
+def crashing_examiner(folder, monkeypatch):
+    (folder / "crashing_examiner.py").write_text(CRASHES)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr("fonts_manifest.workers.MODULE", "crashing_examiner")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_font_that_crashes_or_stalls_its_library_costs_one_file(tmp_path, monkeypatch, processes):
-    monkeypatch.setattr("fonts_manifest.workers.COMMAND", (sys.executable, "-c", CRASHES))
+    crashing_examiner(tmp_path, monkeypatch)
     monkeypatch.setattr("fonts_manifest.workers.LIMIT_S", 2.0)
     names = ["a", "crash", "stall", "z"]
     for number, name in enumerate(names):
@@ -292,13 +307,13 @@ def test_a_font_that_crashes_or_stalls_its_library_costs_one_file(tmp_path, monk
         [tmp_path / f"{name}.ttf" for name in names], processes, lambda done, total: seen.append((done, total))
     )
     assert [len(file.faces) for file in found] == [1, 0, 0, 1]
-    assert found[1].left_out == ((str(tmp_path / "crash.ttf"), "ends the process that reads it (signal 11)"),)
-    assert found[2].left_out == ((str(tmp_path / "stall.ttf"), "took over 2 s"),)
+    assert found[1].left_out == ((str(tmp_path / "crash.ttf"), "ended the process (signal 11)"),)
+    assert found[2].left_out == ((str(tmp_path / "stall.ttf"), "took longer than 2 s"),)
     assert seen == [(done, 4) for done in range(5)]
 
 
 def test_a_bug_of_ours_is_not_blamed_on_the_font(tmp_path, monkeypatch):
-    monkeypatch.setattr("fonts_manifest.workers.COMMAND", (sys.executable, "-c", CRASHES))
+    crashing_examiner(tmp_path, monkeypatch)
     with pytest.raises(RuntimeError, match="exit code 1"):
         examine_all([build_font(tmp_path / "bug.ttf")])
 

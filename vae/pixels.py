@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from datagen.apart import Died, answers, serve
 from datagen.decode import ImageProblem, decode_plainly
+from fonts_manifest.apart import Died, answers, serve
 from fonts_manifest.errors import BadInput
 from vae.fid import load_inception
 from vae.metrics import psnr_as_piq, ssim_as_piq

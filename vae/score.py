@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from datagen.apart import Died
 from datagen.lines import reading_order
 from datagen.progress import ProgressReport, silent
 from datagen.reading import PageReading, ReaderChoice, read_files
+from fonts_manifest.apart import Died
 from fonts_manifest.errors import BadInput
 from vae.fid import WEIGHTS_FILE, frechet_distance
 from vae.journal import Journal, file_key

@@ -27,6 +27,8 @@ class Died:
     """In place of an answer: the process ended, or was ended, over its task."""
 
     reason: str
+    by_itself: bool = False
+    """By an exception of the worker's own code, whose traceback is on stderr."""
 
 
 class _Worker:
@@ -59,7 +61,9 @@ class _Worker:
         if line.endswith(b"\n"):
             return json.loads(line)
         code = self.process.wait()
-        return Died(f"ended the process (signal {-code})" if code < 0 else f"failed (exit code {code}, see above)")
+        if code < 0:
+            return Died(f"ended the process (signal {-code})")
+        return Died(f"failed (exit code {code}, see above)", by_itself=True)
 
     def end(self) -> None:
         self.process.kill()
