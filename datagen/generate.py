@@ -18,10 +18,11 @@ from datagen.card import CARD, dataset_card
 from datagen.cascade import Calibration
 from datagen.child import Child, ChildDied
 from datagen.commit import CommitRecord, RunTotals, finish_run, publish_shard, start_run
+from datagen.corpus import open_corpus
 from datagen.execute import Executor, run_tasks
 from datagen.plan import TEXTS, Address, GeneratePlan, GenerateRecipe, Judge, describe_run, make_plan
 from datagen.progress import ProgressReport, silent
-from datagen.rows import CRASHED, crashed_row, draw_row, sample_page
+from datagen.rows import CRASHED, crashed_row, draw_row, open_workshop, sample_page
 from datagen.shards import ShardBuilder
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
@@ -93,11 +94,14 @@ def generate(
     of another run; what is finished is kept and the same call goes on from there.
     """
     started = time.perf_counter()
-    plan = make_plan(recipe, recipe_hash, recipe_yaml, out, manifest=manifest)
+    corpus = open_corpus(recipe.texts)
+    plan = make_plan(recipe, recipe_hash, recipe_yaml, out, manifest=manifest, corpus=corpus)
     folder = Folder(out)
     before = start_run(folder, plan.identity)
     if not folder.exists(TEXTS):
-        describe_run(folder, plan, recipe_yaml)
+        describe_run(folder, plan, recipe_yaml, corpus)
+    if executor == "serial":
+        open_workshop(plan, corpus)
     calibration = None
     if judge is None and is_read_in_full(plan):
         judge = FullJudge(config=recipe.judge)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from datagen.agreement import Agreement
 from datagen.commit import RunIdentity
-from datagen.corpus import CorpusConfig, open_corpus
+from datagen.corpus import Corpus, CorpusConfig, open_corpus
 from datagen.judge import JudgeConfig, LineReading
 from datagen.photos import PhotoIndex, PhotosConfig, index_photos, index_to_json
 from datagen.recipes import library_versions
@@ -160,16 +160,22 @@ class GeneratePlan:
 
 
 def make_plan(
-    recipe: GenerateRecipe, recipe_hash: str, recipe_yaml: str, out: str = "", *, manifest: Manifest | None = None
+    recipe: GenerateRecipe,
+    recipe_hash: str,
+    recipe_yaml: str,
+    out: str = "",
+    *,
+    manifest: Manifest | None = None,
+    corpus: Corpus | None = None,
 ) -> GeneratePlan:
-    """Look at all that the recipe names: fonts (unless `manifest` is given), photographs, texts.
+    """Look at all that the recipe names: fonts and texts (unless `manifest` and `corpus` are given), photographs.
 
     Raises BadInput when one of them is missing or unusable.
     """
     if manifest is None:
         manifest, _ = scan_fonts(recipe.fonts.all_places())
     versions = {"python": platform.python_version(), **library_versions(_LIBRARIES)}
-    corpus = open_corpus(recipe.texts)
+    corpus = corpus or open_corpus(recipe.texts)
     missing = [lang for lang, weight in recipe.pages.languages.items() if weight and lang not in corpus.languages]
     if missing:
         raise BadInput(
@@ -209,12 +215,13 @@ def _templates_of(pages: PageDistribution) -> str:
     return templates_digest(pages.templates or bundled_templates())
 
 
-def describe_run(folder: Folder, plan: GeneratePlan, recipe_yaml: str) -> None:
+def describe_run(folder: Folder, plan: GeneratePlan, recipe_yaml: str, corpus: Corpus | None = None) -> None:
+    """Publish the recipe and what it named: fonts, photographs, texts (those of `corpus`, when given), versions."""
     folder.publish(RECIPE, recipe_yaml.encode())
     folder.publish(FONTS, _manifest_bytes(plan.manifest))
     folder.publish(PHOTOS, index_to_json(plan.photos).encode())
     folder.publish(VERSIONS, (json.dumps(plan.versions, indent=1) + "\n").encode())
-    facts = open_corpus(plan.texts).facts()
+    facts = (corpus or open_corpus(plan.texts)).facts()
     folder.publish(TEXTS, (json.dumps(facts, ensure_ascii=False, indent=1) + "\n").encode())
 
 

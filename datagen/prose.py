@@ -4,6 +4,7 @@ Han is "zh", Latin is taken for English ("en": French would pass for it), both t
 out.
 """
 
+import collections
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,9 @@ _STOP_WORDS = frozenset(
 )
 
 
+_PLAIN_WORD = re.compile(r"[\"'“‘(]*[A-Za-z]+(?:[-'’][A-Za-z]+)*[.,;:!?)\"'”’]*")
+
+
 def _reads_as_english(text: str) -> bool:
     """A capital first, an end mark last, and no more signs of code than a sentence about code holds."""
     words = text.split()
@@ -49,8 +53,8 @@ def _reads_as_english(text: str) -> bool:
         return False
     if re.search(r"::=|>>>|\+--|\|.*\||===|\*\*\*\*|----|\.\. |[{}<>]|\\", text):
         return False
-    plain = sum(bool(re.fullmatch(r"[\"'“‘(]*[A-Za-z]+(?:[-'’][A-Za-z]+)*[.,;:!?)\"'”’]*", word)) for word in words)
-    common = sum(word.lower().strip(".,;:()\"'") in _STOP_WORDS for word in words)
+    plain = sum(map(bool, map(_PLAIN_WORD.fullmatch, words)))
+    common = sum(word.strip(".,;:()\"'") in _STOP_WORDS for word in text.lower().split())
     return plain >= 0.85 * len(words) and common >= 0.15 * len(words)
 
 
@@ -70,16 +74,22 @@ def clean(text: str) -> str:
     """NFC, blanks of every kind as one " ", without control, format, private and unassigned characters."""
     text = unicodedata.normalize("NFC", text)
     if not text.isascii() or not text.isprintable():
-        text = "".join(
-            " " if character.isspace() else character
-            for character in text
-            if character.isspace() or unicodedata.category(character) not in _INVISIBLE
-        )
+        text = text.translate(_VISIBLE)
     # Taking characters out can bring two together that NFC joins: normalise what stands at the end.
     return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
-_INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
+class _Visible(dict[int, str | None]):
+    """Code point -> what `clean` makes of it, found when it is first met."""
+
+    def __missing__(self, code: int) -> str | None:
+        character = chr(code)
+        visible = unicodedata.category(character) not in {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
+        self[code] = found = " " if character.isspace() else character if visible else None
+        return found
+
+
+_VISIBLE = _Visible()
 
 
 def judge_paragraph(paragraph: str, min_characters: int) -> tuple[str, Lang | None]:
@@ -90,13 +100,15 @@ def judge_paragraph(paragraph: str, min_characters: int) -> tuple[str, Lang | No
         return "damaged_characters", None
     han = latin = letters = 0
     visible = len(paragraph) - paragraph.count(" ")
-    for character in paragraph:
+    for character, count in collections.Counter(paragraph).items():
         if character.isalpha():
-            letters += 1
-            if is_han(character):
-                han += 1
-            elif character.isascii() or unicodedata.name(character, "").startswith("LATIN"):
-                latin += 1
+            letters += count
+            if character.isascii():
+                latin += count
+            elif is_han(character):
+                han += count
+            elif unicodedata.name(character, "").startswith("LATIN"):
+                latin += count
     if letters < 0.6 * visible:
         return "not_prose", None  # tables, code, numbers
     if han + latin < 0.95 * letters:
@@ -106,10 +118,14 @@ def judge_paragraph(paragraph: str, min_characters: int) -> tuple[str, Lang | No
     return "", "en" if not han else "mixed"
 
 
+HAN = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x323AF))
+"""First and last of the code points that are Chinese characters."""
+
+
 def is_han(character: str) -> bool:
     """Whether it is a Chinese character."""
     code = ord(character)
-    return 0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x323AF
+    return any(first <= code <= last for first, last in HAN)
 
 
 def _is_cjk(character: str) -> bool:

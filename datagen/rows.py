@@ -53,16 +53,17 @@ def sample_rows(plan: GeneratePlan, addresses: Iterable[Address]) -> Iterator[Sa
 class Workshop:
     """What stays open in a process from one task to the next: faces, glyphs, photographs, texts."""
 
-    def __init__(self, plan: GeneratePlan) -> None:
+    def __init__(self, plan: GeneratePlan, corpus: Corpus | None = None) -> None:
+        """corpus: the plan's texts, when they are open already."""
         # One process a core: threads of OpenCV would only take the core of the next worker.
         cv2.setNumThreads(1)
         keep_freed_memory()
-        self.corpus: Corpus = open_corpus(plan.texts)
+        self.corpus = corpus or open_corpus(plan.texts)
         if self.corpus.digest != plan.texts_digest:
             raise BadInput("texts: the files have changed since the run was planned, or differ on this machine")
         self.assets = Assets(plan.manifest.faces, PhotoStore(plan.photos.photos))
         self.licences = {photo.photo_id: photo.licence for photo in plan.photos.photos}
-        # The words of a dictionary are never garbage: looking through them took 118 ms every 150 pages.
+        # What is open now is never garbage, and need not be looked through again and again.
         gc.collect()
         gc.freeze()
         self._choices: tuple[object, tuple[FontFace, ...], PageDistribution] = (None, (), PageDistribution())
@@ -122,13 +123,14 @@ def crashed_row(plan: GeneratePlan, address: Address, spec: PageSpec | None) -> 
     return _address_columns(plan, address) | _verdict_columns(judgement)
 
 
-def open_workshop(plan: GeneratePlan) -> Workshop:
+def open_workshop(plan: GeneratePlan, corpus: Corpus | None = None) -> Workshop:
+    """The workshop of a plan in this process, opened once; corpus: the plan's texts, when they are open already."""
     # Digests do not tell folders apart, and a run may be made again from files that have moved.
     places = (plan.manifest.faces[0].path, plan.photos.photos[0].path if plan.photos.photos else "")
     key = (plan.texts_digest, plan.texts.model_dump_json(), plan.manifest.digest, plan.photos.digest, *places)
     if key not in _workshops:
         _workshops.clear()
-        _workshops[key] = Workshop(plan)
+        _workshops[key] = Workshop(plan, corpus)
     return _workshops[key]
 
 

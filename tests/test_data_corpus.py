@@ -1,6 +1,7 @@
 """datagen.corpus: what is text, in which language, and that a draw never ends inside a word."""
 
 import collections
+import io
 import json
 import mmap
 import re
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
 from datagen.corpus import Corpus, CorpusConfig, Paragraphs, TextPlace, open_corpus
-from datagen.prose import begun, clean, cut, english_prose, judge_paragraph
+from datagen.dictionary import read_dictionary
+from datagen.prose import begun, clean, cut, english_prose, is_han, judge_paragraph
 from datagen.salad import Words, read_words
 from datagen.seeds import rng_for
 from fonts_manifest.coverage import gb2312_level_1, gb2312_level_2, general_standard
@@ -153,13 +155,57 @@ def test_dictionary_words_are_drawn_at_their_flattened_frequencies(folder: Path)
     words = TextPlace(place=str(folder / "words"), format="words", licence="MIT")
     (pool,) = _corpus([words], flatten=0.0)._pools
     assert isinstance(pool, Words)
-    assert pool.words == ("的", "图书馆", "安静", "散步", "饕餮")
+    assert pool.text == "的\n图书馆\n安静\n散步\n饕餮\n"
     np.testing.assert_allclose(np.diff(pool.cumulative, prepend=0), np.array([1000, 50, 20, 10, 2]) / 1082)
     (level,) = _corpus([words], flatten=1.0)._pools
     np.testing.assert_allclose(np.diff(level.cumulative, prepend=0), 0.2)
     dropped = _corpus([words]).dropped
     assert dropped == {"word_not_han": 1, "word_beyond_gb2312": 1, "word_without_frequency": 1}
-    assert "鍐" in _corpus([words], beyond_gb2312=True)._pools[0].words
+    assert "鍐\n" in _corpus([words], beyond_gb2312=True)._pools[0].text
+
+
+def _line_by_line(dictionary: str, allowed: set[str]) -> tuple[list[tuple[str, int]], collections.Counter[str]]:
+    """What a dictionary holds, by the rules in words of one line each."""
+    kept, dropped = [], collections.Counter[str]()
+    for line in io.StringIO(dictionary, newline=None):
+        word, _, rest = line.strip().partition(" ")
+        number = rest.partition(" ")[0]
+        if not number.isascii() or not number.isdigit() or not int(number):
+            dropped["word_without_frequency"] += bool(word)
+        elif not all(map(is_han, word)) or len(word) > 12:
+            dropped["word_not_han"] += 1
+        elif not allowed.issuperset(word):
+            dropped["word_beyond_gb2312"] += 1
+        else:
+            kept.append((unicodedata.normalize("NFC", word), int(number)))
+    return kept, +dropped
+
+
+_PARTS = st.sampled_from(
+    ["的", "图书馆", "鍐", "𠀀", "\U0002f801", "a", " ", "  ", "\t", "\u3000", "0", "7", "05", "12x", "３"]
+)
+_ENTRY = st.tuples(
+    st.sampled_from(["的", "\U0002f801", "图书馆" * 4, "图书馆" * 5]), st.sampled_from([" 7", " 0123 n", " 7\t"])
+)
+_LINE = st.lists(_PARTS, max_size=6).map("".join) | _ENTRY.map("".join)
+
+
+@given(
+    lines=st.lists(_LINE, max_size=8), ending=st.sampled_from(["\n", "\r\n", "\r", "\n\n"]), at_once=st.integers(1, 40)
+)
+def test_a_dictionary_read_in_one_go_is_the_one_read_line_by_line(lines: list[str], ending: str, at_once: int) -> None:
+    dictionary = ending.join(lines)
+    allowed = gb2312_level_1() + "𠀀\U0002f801"
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datagen.dictionary._CHARACTERS_AT_ONCE", at_once)
+        path = Path(folder, "dict.txt")
+        path.write_text("\ufeff" + dictionary, encoding="utf-8", newline="")
+        dropped: collections.Counter[str] = collections.Counter()
+        text, frequencies = read_dictionary([path, path], allowed, dropped)
+    expected, left_out = _line_by_line(dictionary, set(allowed))
+    assert list(zip(text.split("\n"), frequencies.tolist(), strict=False)) == 2 * expected
+    assert text.count("\n") == len(frequencies)
+    assert dropped == left_out + left_out
 
 
 def test_the_coverage_of_gb2312_is_counted(folder: Path) -> None:
@@ -409,7 +455,7 @@ def test_every_character_of_the_dictionary_is_drawn_equally_often_for_its_own_sa
     counts = []
     for salad in (rare, usual):
         counts.append(collections.Counter("".join(salad.draw(rng_for(0, 0, row, 0), 2000) for row in range(20))))
-    seldom = [word[0] for word in rare.words if word not in ("的", "天的")]
+    seldom = [word[0] for word in rare.text.split() if word not in ("的", "天的")]
     assert len(seldom) >= 4
     shown = [counts[0][character] for character in seldom]
     assert min(shown) > 300
