@@ -204,6 +204,10 @@ class PhotoStore:
         # Rounded to whole pixels of the halving: at most half a pixel of the result, on a background.
         half = (1 << level) >> 1
         left, top, right, bottom = ((edge + half) >> level for edge in (x0, y0, x1, y1))
+        # The halving of an odd side is half a pixel shorter.
+        height, width = pyramid[level].shape[:2]
+        right, bottom = min(right, width), min(bottom, height)
+        left, top = min(left, right - 1), min(top, bottom - 1)
         if (right - left, bottom - top) == (width_px, height_px):
             return pyramid[level][top:bottom, left:right].copy()
         return resample(pyramid[level], (left, top, right, bottom), width_px, height_px)

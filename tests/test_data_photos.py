@@ -141,6 +141,19 @@ def test_a_crop_of_its_own_size_is_the_photograph_itself(tmp_path: Path) -> None
         store.crop(photo.photo_id, (100, 0, 121, 10), 8, 8)
 
 
+def test_a_reduced_crop_at_the_edge_of_an_odd_photograph_reads_nothing_beyond_it(tmp_path: Path) -> None:
+    image_HW3 = np.zeros((141, 161, 3), np.uint8)
+    image_HW3[:, 80:] = image_HW3[70:] = 255
+    Image.fromarray(image_HW3).save(tmp_path / "odd.png")
+    (photo,) = _index(tmp_path, min_side_px=16).photos
+    store = PhotoStore([photo])
+    # The halving has 70 x 80 px; a column behind it is the dark begin of the next row, a row behind it no picture.
+    crop_HW3 = store.crop(photo.photo_id, (1, 1, 161, 141), 50, 50)
+    assert (crop_HW3[:, 30:] == 255).all() and (crop_HW3[30:] == 255).all()
+    assert store.crop(photo.photo_id, (81, 71, 161, 141), 40, 35).shape == (35, 40, 3)
+    assert store.crop(photo.photo_id, (159, 139, 161, 141), 1, 1).shape == (1, 1, 3)
+
+
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 200), st.integers(0, 150), st.integers(2, 468), st.integers(2, 418))
 def test_a_reduced_crop_shows_what_an_exact_mean_over_the_box_shows(
