@@ -108,10 +108,13 @@ def draws(handle: freetype.Face, code: int) -> bool:
     return points * ctypes.sizeof(freetype.FT_Vector) != len(notdef) or _points(handle) != notdef
 
 
-def open_freetype(path: str | Path, face_index: int) -> freetype.Face:
-    """The face with its Unicode cmap selected. Raises BadInput when FreeType cannot open it or it has no such cmap."""
+def open_freetype(path: str | Path, face_index: int, data: object = None) -> freetype.Face:
+    """The face with its Unicode cmap selected. Raises BadInput when FreeType cannot open it or it has no such cmap.
+
+    data: something whose `read()` gives the bytes of the file, where they are in memory already.
+    """
     try:
-        handle = freetype.Face(str(path), face_index)
+        handle = freetype.Face(str(path) if data is None else data, face_index)
         handle.select_charmap(freetype.FT_ENCODING_UNICODE)
     except freetype.FT_Exception as error:
         raise BadInput(f"{path}: cannot be opened, or has no Unicode cmap ({error})") from None

@@ -15,7 +15,6 @@ TOKEN = re.compile(r"[^\s\u2e80-\uffff]+|[\u2e80-\uffff]|\s")
 CLOSING = "，。、；：！？．…）》〉】」』〕］｝〗”’)]},.;:!? "
 
 
-@functools.lru_cache(maxsize=256)
 def _opened(font: FontFace) -> Face | None:
     """The open face; None when its file is gone or broken, which the renderer will label."""
     try:
@@ -27,7 +26,8 @@ def _opened(font: FontFace) -> Face | None:
 def undrawn(text: str, fonts: Sequence[FontFace]) -> frozenset[str]:
     """The characters of `text` that none of the faces draws. 10 us for 1,000 characters that the manifest knows of."""
     left = set(text) - _known(frozenset(font.scripts for font in fonts))
-    return frozenset(character for character in left if not _drawn(character, fonts))
+    faces = [_opened(font) for font in fonts] if left else []
+    return frozenset(character for character in left if not _drawn(character, faces))
 
 
 @functools.cache
@@ -36,17 +36,14 @@ def _known(scripts: frozenset[tuple[str, ...]]) -> frozenset[str]:
     return frozenset(chr(code) for one in scripts for code in known_codes(one)) | {"\n"}
 
 
-def _drawn(character: str, fonts: Sequence[FontFace]) -> bool:
+def _drawn(character: str, faces: Sequence[Face | None]) -> bool:
     code = ord(character)
-    if is_ignorable(code):
-        return True
-    faces = [_opened(font) for font in fonts]
-    return any(face is None or face.draws(code) for face in faces)
+    return is_ignorable(code) or any(face is None or face.draws(code) for face in faces)
 
 
 def nearest_drawing(character: str, fonts: Sequence[FontFace]) -> FontFace | None:
     """The first of the faces that draws the character."""
-    return next((font for font in fonts if _drawn(character, [font])), None)
+    return next((font for font in fonts if _drawn(character, [_opened(font)])), None)
 
 
 def without(text: str, characters: frozenset[str]) -> str:

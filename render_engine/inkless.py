@@ -34,7 +34,7 @@ def keeps_ink(face: Face, text: str, rows: npt.NDArray[np.int32]) -> bool:
     pens = np.concatenate(([0], np.cumsum(rows[:, 2], dtype=np.int64)))
     places = []
     for at in np.flatnonzero(inked).tolist():
-        if glyphs[at] != face.shaper.get_nominal_glyph(ord(text[clusters[at]])):
+        if glyphs[at] != face.nominal_glyph(ord(text[clusters[at]])):
             left, right = face.ink_span(int(glyphs[at]))
             pen = int(pens[at]) + int(rows[at, 3])
             places.append((pen + left - NEAR, pen + right + NEAR))

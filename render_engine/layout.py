@@ -10,6 +10,7 @@ import numpy.typing as npt
 from render_engine.breaking import break_properties, find_breaks, find_hyphens
 from render_engine.face import EM_BITS
 from render_engine.shape import FontStack
+from render_engine.singles import singles
 from render_engine.spec import RenderError, TextBlock
 from render_engine.typeset import (
     CENTER,
@@ -32,8 +33,8 @@ HYPHEN_ZONE_EM = 1.5
 """A word is divided only where the line would lack more than this without it."""
 NO_HYPHENS = np.empty(0, np.uint8)
 
-StackOf = Callable[[tuple[str, ...], str, bool], FontStack]
-"""Faces by their ids, language, and whether words are divided -> the stack."""
+StackOf = Callable[[tuple[str, ...], str], FontStack]
+"""Faces by their ids, and language -> the stack."""
 StrikesOf = Callable[[FontStack, int], list[int]]
 """Number of the strike of every face of a stack at a size in 1/64 px."""
 
@@ -104,7 +105,7 @@ def lay_out_blocks(
     parts: dict[int, _Parts] = {}
     n = 0
     for number, block in enumerate(blocks):
-        stack = stack_of(block.face_ids, block.lang, block.hyphenate)
+        stack = stack_of(block.face_ids, block.lang)
         first_baseline, pitch, max_lines = _baselines(block, stack)
         if max_lines <= 0:
             continue
@@ -128,7 +129,7 @@ def lay_out_blocks(
         if block.hyphenate:
             hyphens += [n + at for at in find_hyphens(block.text)]
         for first, last, face_ids in _runs(block):
-            own = stack if face_ids == block.face_ids else stack_of(face_ids, block.lang, block.hyphenate)
+            own = stack if face_ids == block.face_ids else stack_of(face_ids, block.lang)
             part = parts.setdefault(id(own), _Parts(own))
             part.ranges.append((n + first, n + last, number, size_26_6, spacing, block.squeeze))
             part.strikes.append(strikes_of(own, size_26_6))
@@ -165,7 +166,7 @@ def _typeset(
     glyphs = 0
     for part in parts:
         ranges = np.array(part.ranges, np.int32)
-        starts, ends, words = part.stack.words_of(text, codes, ranges)
+        starts, ends, words = part.stack.words_of(text, codes, ranges, table)
         first = part.stack.word_first
         glyphs += int((first[words + 1] - first[words]).sum())
         found.append((ranges, np.array(part.strikes, np.int64), starts, ends, words))
@@ -173,12 +174,12 @@ def _typeset(
     lines = int(blocks[:, MAX_LINES].sum())
     scratch.reserve(glyphs + len(codes) + lines, len(codes), lines)
     whole_pixels = bool(blocks[0, WHOLE_PIXELS])
-    count = 0
+    count, row_of = 0, singles().row_of
     for part, (ranges, strikes, *words_found) in zip(parts, found, strict=True):
         stack = part.stack
         count = measure(
-            *(codes, table, breaks, divisible, ranges, strikes, whole_pixels, stack.singles, stack.marks),
-            *(*words_found, stack.word_first, stack.word_glyphs, scratch.measured, scratch.characters, count),
+            *(codes, table, breaks, divisible, ranges, strikes, whole_pixels, row_of, stack.singles, *words_found),
+            *(stack.word_first, stack.word_glyphs, stack.offsets, scratch.measured, scratch.characters, count),
         )
     if spaced:
         squeeze_and_space(blocks, scratch.characters, scratch.measured)

@@ -7,6 +7,8 @@ from numba import njit
 UNKNOWN = -2
 WORD = -1
 LINE_FEED = -3
+UNSEEN = 0xFFFF
+"""Of a character that no stack has met."""
 
 # Classes of break_properties; repeated because a compiled function freezes what it takes from another file.
 _CLASS_MASK = 0x3F
@@ -71,6 +73,7 @@ def find_words(
     codes: npt.NDArray[np.uint32],
     ranges: npt.NDArray[np.int32],
     table: npt.NDArray[np.uint16],
+    row_of: npt.NDArray[np.uint16],
     singles: npt.NDArray[np.int32],
     slots: npt.NDArray[np.int32],
     spelling_first: npt.NDArray[np.int32],
@@ -79,7 +82,8 @@ def find_words(
 ) -> tuple[int, bool, bool]:
     """Maximal runs of characters that are no singles, into `found` (3, n): their starts, ends, and indices or -1.
 
-    ranges: (parts, 2 or more) first and last character of the parts to look at.
+    ranges: (parts, 2 or more) first and last character of the parts to look at. row_of: (65536,) row of `singles` of
+    each character; those behind its last row are unknown.
     A mark joins the single character before it to its word. Returns (number of words, whether a single is unknown,
     whether a word is).
     """
@@ -91,8 +95,8 @@ def find_words(
         for i in range(first, last + 1):
             reference = np.int32(LINE_FEED)
             if i < last:
-                code = codes[i]
-                reference = singles[code, 0] if code < 0x10000 else np.int32(WORD)
+                row = row_of[codes[i]] if codes[i] < 0x10000 else np.uint16(0)
+                reference = singles[row, 0] if row < len(singles) else np.int32(UNKNOWN)
             if reference == WORD:
                 if not inside:
                     start = i
@@ -111,3 +115,24 @@ def find_words(
                 count += 1
                 inside = False
     return count, unknown, missing
+
+
+@njit(cache=True, nogil=True)
+def cut_rows(rows: npt.NDArray[np.int32], ends: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> int:
+    """Of the glyphs of several texts, which stood in one buffer, keep those that belong to a text, in place.
+
+    rows: (glyphs, 2 or more), the cluster in the second column, which becomes that in its own text. ends: (texts + 1,)
+    where what stands before the first text, between two and behind the last lies. Counts the glyphs of each text and
+    returns their number.
+    """
+    kept = 0
+    for i in range(len(rows)):
+        cluster = rows[i, 1]
+        part = np.searchsorted(ends, cluster, side="right") - 1
+        if part < 0 or part >= len(counts) or cluster == ends[part]:
+            continue
+        rows[kept] = rows[i]
+        rows[kept, 1] = cluster - ends[part] - 1
+        counts[part] += 1
+        kept += 1
+    return kept

@@ -41,7 +41,7 @@ from render_engine.warp import seen_lines
 MAX_SIDE_PX = 8192
 MAX_SIZE_PX = 512
 MAX_STACKS = 128
-"""Stacks of faces kept open with all they have shaped (.5 MB and their words each)."""
+"""Stacks of faces kept open with all they have shaped (.1 MB and their words each)."""
 
 
 class PhotoSource(Protocol):
@@ -69,7 +69,7 @@ class Assets:
         self.atlas = Atlas(atlas_bytes)
         self.scratch = LayoutScratch()
         self._open: dict[str, Face] = {}
-        self._stacks: dict[tuple[tuple[str, ...], str, bool], FontStack] = {}
+        self._stacks: dict[tuple[tuple[str, ...], str], FontStack] = {}
 
     def face(self, face_id: str) -> Face:
         """The open face. Raises RenderError: "unknown_face", or "broken_face" when its file is not what was scanned."""
@@ -83,15 +83,15 @@ class Assets:
                 raise RenderError("broken_face", str(error)) from None
         return face
 
-    def stack(self, face_ids: tuple[str, ...], lang: str, divides_words: bool = False) -> FontStack:
-        """The faces as one, for one language; `divides_words` as FontStack has it."""
-        key = (face_ids, LANGUAGE_TAGS[lang], divides_words)
+    def stack(self, face_ids: tuple[str, ...], lang: str) -> FontStack:
+        """The faces as one, for one language."""
+        key = (face_ids, LANGUAGE_TAGS[lang])
         stack = self._stacks.get(key)
         if stack is None:
             if len(self._stacks) >= MAX_STACKS:
                 del self._stacks[next(iter(self._stacks))]
             faces = tuple(map(self.face, face_ids))
-            stack = self._stacks[key] = FontStack(faces, key[1], divides_words=divides_words)
+            stack = self._stacks[key] = FontStack(faces, key[1])
         return stack
 
 

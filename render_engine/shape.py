@@ -10,46 +10,32 @@ What is new in a text goes through HarfBuzz in one buffer, its words held apart 
 """
 
 import functools
-import re
 import unicodedata
-from array import array
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import uharfbuzz as hb
 
-from render_engine.breaking import break_properties
 from render_engine.face import EM, Face, is_ignorable, known_codes
+from render_engine.harfbuzz import GlyphRows
 from render_engine.inkless import keeps_ink
-from render_engine.lexicon import LINE_FEED, UNKNOWN, WORD, enter_words, find_words
+from render_engine.lexicon import LINE_FEED, UNKNOWN, WORD, cut_rows, enter_words, find_words
+from render_engine.singles import QUOTES, singles
 from render_engine.spec import RenderError
 
 SLOT_SHIFT = 16
 """A glyph reference is `slot << 16 | glyph id`; slot is the face's place in the stack."""
 
 ANY_FACE = -1
-PLAIN_WORD = re.compile(r"""[("']*[A-Za-z0-9_.,:;'"]*[)"'.,:;!?]*""")
-"""Words that UAX #14 never breaks: reading HarfBuzz's flags costs more than all the rest of a glyph."""
 APART = "\uffff"
 """Between the words of one buffer: a noncharacter, shaped as .notdef, of which no rule of a face speaks."""
 
-SINGLE_RANGES = (
-    (0x20, 0x20),
-    (0x3000, 0x3003),
-    (0x3005, 0x3011),
-    (0x3014, 0x301F),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xFF01, 0xFF60),
-    (0xFFE0, 0xFFE6),
-)
-QUOTES = frozenset("‘’“”")
 AMBIGUOUS = QUOTES | frozenset("—…‥·")
 """Full-width in Chinese, narrow in English: the letters of their word decide, else the language of the text."""
 OPENING = frozenset("“‘（《〈【「『〔［｛〖")
 CLOSING = frozenset("”’）》〉】」』〕］｝〗，。、；：！？．")
+MARKS = OPENING | CLOSING
 FULL_WIDTH = EM * 9 // 10
 """Advance from which a mark counts as full-width."""
 QUOTE_SIDE_EM = 0.07
@@ -57,12 +43,10 @@ QUOTE_SIDE_EM = 0.07
 MARK_SIDE_EM = 0.04
 """Blank that stays beside the ink of a mark that is squeezed."""
 LANGUAGE_TAGS = {"en": "en", "zh": "zh-Hans", "mixed": "zh-Hans"}
-MAX_CACHED_GLYPHS = 1 << 20
-"""A stack forgets its words when they hold more glyphs than this (24 MB); real text has a few thousand words a face."""
-
-GlyphRows = npt.NDArray[np.int32]
-"""(glyphs, 6): reference, cluster (character in the word), advance, x and y offset (1 / EM of an em, y up), and 1 where
-the line must not be broken before the glyph (HarfBuzz would shape the parts otherwise)."""
+ROOM = 2048
+"""Tables grow by so many rows."""
+MAX_CACHED_GLYPHS = 1 << 17
+"""A stack forgets its words when they hold more glyphs than this (3 MB): 18,000 words."""
 
 
 class FontStack:
@@ -72,32 +56,46 @@ class FontStack:
     for a character that no face draws, RenderError("right_to_left") for scripts that run so.
     """
 
-    def __init__(self, faces: tuple[Face, ...], language: str, *, divides_words: bool = False) -> None:
-        """divides_words: HarfBuzz is asked for every word where it may be divided (twice the time for a new word)."""
+    def __init__(self, faces: tuple[Face, ...], language: str) -> None:
         if not 1 <= len(faces) <= 128:
             raise RenderError("bad_spec", f"a block needs 1 to 128 faces, got {len(faces)}")
         self.faces = faces
         self._slot_of = _FirstFace(faces)
-        self._buffer = hb.Buffer()
         self.language = language
-        self._divides_words = divides_words
-        self.singles = np.zeros((0x10000, 2), np.int32)
-        """By code point: glyph reference, or UNKNOWN (look it up first), WORD (shape it in a word), LINE_FEED; and
-        its advance in 1 / EM of an em."""
-        self.marks = np.zeros((0x10000, 2), np.int32)
-        """By code point: the blank that a full-width mark can lose on its left and on its right, in 1 / EM of an em."""
-        self.singles[:, 0] = WORD
-        for first, last in SINGLE_RANGES:
-            self.singles[first : last + 1, 0] = UNKNOWN
-        if faces[0].kerns_blanks:
-            self.singles[0x20, 0] = WORD
-        self.singles[0x0A, 0] = LINE_FEED
+        self._row_of = singles().row_of
+        self.singles = np.zeros((0, 4), np.int32)
+        """By row: glyph reference, or UNKNOWN (look it up first), WORD (shape it in a word), LINE_FEED; its advance;
+        the blank that a full-width mark can lose on its left and on its right. In 1 / EM of an em."""
+        self._reserve_singles()
         self._forget_words()
+
+    def _reserve_singles(self) -> None:
+        """Make room for all single characters that the process has met."""
+        rows = singles().rows
+        if rows <= len(self.singles):
+            return
+        old = len(self.singles)
+        self.singles = np.concatenate((self.singles, np.zeros((-(-rows // ROOM) * ROOM - old, 4), np.int32)))
+        self.singles[old:, 0] = UNKNOWN
+        if old == 0:
+            self.singles[[0, *(self._row_of[ord(quote)] for quote in QUOTES)], 0] = WORD
+            self.singles[self._row_of[0x0A], 0] = LINE_FEED
+            if self.faces[0].kerns_blanks:
+                self.singles[self._row_of[0x20], 0] = WORD
+
+    def single(self, character: str) -> tuple[int, int]:
+        """(reference, advance) of a single character, of one that was asked for before."""
+        reference, advance = self.singles[self._row_of[ord(character)], :2].tolist()
+        return reference, advance
 
     def _forget_words(self) -> None:
         self.word_first = np.zeros(257, np.int32)
         """(words + 1,) first row of each word in `word_glyphs`."""
-        self.word_glyphs: GlyphRows = np.zeros((2048, 6), np.int32)
+        self.word_glyphs = np.zeros((2048, 4), np.int32)
+        """(glyphs, 4): reference, cluster (character in the word) times 2 and 1 more where the line must not be broken
+        before the glyph, advance in 1 / EM of an em, row of `offsets`."""
+        self.offsets = np.zeros((1, 2), np.int32)
+        """(offsets, 2) x and y, up, in 1 / EM of an em; none in the first row."""
         self._spelling_first = np.zeros(257, np.int32)
         self._spellings = np.zeros(2048, np.uint32)
         self._slots = np.zeros(1024, np.int32)
@@ -108,15 +106,24 @@ class FontStack:
         codes = self._spellings[self._spelling_first[word] : self._spelling_first[word + 1]]
         return codes.tobytes().decode("utf-32-le")
 
+    def glyphs(self, word: int) -> GlyphRows:
+        """(glyphs, 6) of a word by its index: reference, cluster, advance, x and y offset, 1 where it holds on."""
+        rows = self.word_glyphs[self.word_first[word] : self.word_first[word + 1]]
+        columns = (rows[:, 0], rows[:, 1] >> 1, rows[:, 2], *self.offsets[rows[:, 3]].T, rows[:, 1] & 1)
+        return np.stack(columns, axis=1)
+
     def words_of(
-        self, text: str, codes: npt.NDArray[np.uint32], ranges: npt.NDArray[np.int32]
+        self,
+        text: str,
+        codes: npt.NDArray[np.uint32],
+        ranges: npt.NDArray[np.int32],
+        table: npt.NDArray[np.uint16],
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """(start, end and index of each word) of a text; shapes what is new in it.
 
         codes: the text's code points. ranges: (parts, 2 or more) first and last character of the parts that this stack
-        sets.
+        sets. table: `break_properties` of the codes.
         """
-        table = break_properties(codes)
         if self.word_first[self._words] > MAX_CACHED_GLYPHS:
             self._forget_words()
         found = np.empty((3, len(codes)), np.int32)
@@ -139,7 +146,7 @@ class FontStack:
         table: npt.NDArray[np.uint16],
         found: npt.NDArray[np.int32],
     ) -> tuple[int, bool, bool]:
-        known = (self.singles, self._slots, self._spelling_first, self._spellings)
+        known = (self._row_of, self.singles, self._slots, self._spelling_first, self._spellings)
         count, unknown, missing = find_words(codes, ranges, table, *known, found)
         return count, unknown, missing
 
@@ -167,7 +174,7 @@ class FontStack:
         self._spellings = _with_room(self._spellings, letters + len(spelled))
         self.word_first[old + 1 : new + 1] = glyphs + np.cumsum(counts)
         self._spelling_first[old + 1 : new + 1] = letters + np.cumsum(lengths)
-        self.word_glyphs[glyphs : glyphs + len(rows)] = rows
+        self.word_glyphs[glyphs : glyphs + len(rows)] = self._packed(rows)
         self._spellings[letters : letters + len(spelled)] = spelled
         self._words = new
         if 2 * new > len(self._slots):
@@ -175,46 +182,65 @@ class FontStack:
             old = 0
         enter_words(self._slots, self._spelling_first, self._spellings, old, new)
 
+    def _packed(self, rows: GlyphRows) -> GlyphRows:
+        """The rows as `word_glyphs` has them; hardly a glyph is moved, and those that are share few offsets."""
+        packed = np.zeros((len(rows), 4), np.int32)
+        packed[:, 0] = rows[:, 0]
+        packed[:, 1] = rows[:, 1] << 1 | rows[:, 5]
+        packed[:, 2] = rows[:, 2]
+        moved = np.flatnonzero(rows[:, 3] | rows[:, 4])
+        if len(moved):
+            packed[moved, 3] = np.arange(len(self.offsets), len(self.offsets) + len(moved))
+            self.offsets = np.concatenate((self.offsets, rows[moved, 3:5]))
+        return packed
+
     def _shape_singles(self, codes: npt.NDArray[np.uint32]) -> None:
         """Enter the unknown ones of `codes` into the table of single characters."""
         codes = codes[codes < 0x10000]
-        new = np.unique(codes[self.singles[codes, 0] == UNKNOWN]).tolist()
-        groups: dict[tuple[int, str], list[str]] = {}
+        singles().enter(codes)
+        self._reserve_singles()
+        new = np.unique(codes[self.singles[self._row_of[codes], 0] == UNKNOWN])
+        groups: dict[tuple[int, str], list[int]] = {}
         known = known_codes(self.faces[0].font.scripts)
-        for code in new:
+        for code in new.tolist():
             slot = 0 if code in known else self._slot_of[chr(code)]
-            groups.setdefault((slot, self._script(code)), []).append(chr(code))
-        for (slot, script), characters in groups.items():
+            groups.setdefault((slot, self._script(code)), []).append(code)
+        for (slot, script), group in groups.items():
+            characters = list(map(chr, group))
             rows, counts = self._shape_apart(characters, slot, script)
-            nominal = self.faces[slot].shaper.get_nominal_glyph
+            first = np.cumsum(counts) - counts
+            group_codes = np.array(group, np.uint32)
             # A character that its face spells with several glyphs, moves, or makes vanish, is a word.
-            at = 0
-            for character, count in zip(characters, counts.tolist(), strict=True):
-                reference, _, advance, x, y, _ = rows[at].tolist() if count else (0, 0, 0, 0, 0, 0)
-                alone = count == 1 and x == y == 0
-                # A glyph of its own was looked at before; the others are few.
-                if alone and reference & 0xFFFF != nominal(ord(character)):
-                    alone = keeps_ink(self.faces[slot], character, rows[at : at + 1])
-                self.singles[ord(character)] = (reference, advance) if alone else (WORD, 0)
-                if alone:
-                    self._measure_mark(character, reference, advance)
-                at += count
+            alone = counts == 1
+            own = rows[first[alone]]
+            alone[alone] = (own[:, 3] == 0) & (own[:, 4] == 0)
+            # A glyph of its own was looked at before; the others are few.
+            nominal = self.faces[slot].shaper.nominal_glyphs(group_codes)
+            for at in np.flatnonzero(alone).tolist():
+                row = rows[first[at] : first[at] + 1]
+                if row[0, 0] & 0xFFFF != nominal[at] and not keeps_ink(self.faces[slot], characters[at], row):
+                    alone[at] = False
+            table_rows = self._row_of[group_codes]
+            self.singles[table_rows] = (WORD, 0, 0, 0)
+            self.singles[table_rows[alone], :2] = rows[first[alone]][:, [0, 2]]
+            for at in np.flatnonzero(alone).tolist():
+                if characters[at] in MARKS:
+                    self._measure_mark(characters[at], int(rows[first[at], 0]), int(rows[first[at], 2]))
 
     def _measure_mark(self, character: str, reference: int, advance: int) -> None:
         """Note how much blank a full-width mark can lose: half an em, or what its face leaves beside the ink."""
-        if advance >= FULL_WIDTH and (character in OPENING or character in CLOSING):
+        if advance >= FULL_WIDTH and character in MARKS:
             left, right = self._blanks(reference, advance)
-            blank, side = (left, 0) if character in OPENING else (right, 1)
-            self.marks[ord(character), side] = max(0, min(EM // 2, blank - int(MARK_SIDE_EM * EM)))
+            blank, side = (left, 2) if character in OPENING else (right, 3)
+            row = self._row_of[ord(character)]
+            self.singles[row, side] = max(0, min(EM // 2, blank - int(MARK_SIDE_EM * EM)))
 
     def _blanks(self, reference: int, advance: int) -> tuple[int, int]:
         """Blank on the left and on the right of a glyph's ink, in 1 / EM of an em."""
         face = self.faces[reference >> SLOT_SHIFT]
-        extents = face.shaper.get_glyph_extents(reference & 0xFFFF)
-        if extents is None:
-            return 0, 0
-        left = extents.x_bearing * EM // face.units_per_em
-        return left, advance - left - extents.width * EM // face.units_per_em
+        bearing, width, _ = face.shaper.ink(reference & 0xFFFF)
+        left = bearing * EM // face.units_per_em
+        return left, advance - left - width * EM // face.units_per_em
 
     @functools.cached_property
     def hyphen(self) -> tuple[int, int]:
@@ -234,36 +260,20 @@ class FontStack:
 
         texts: of characters below U+FFFF, none of them a mark.
         """
-        face, buffer = self.faces[slot], self._buffer
-        buffer.clear_contents()
-        buffer.add_str(APART.join(("", *texts, "")))
-        buffer.script, buffer.direction, buffer.language = script, "ltr", self.language
-        hb.shape(face.shaper, buffer)
-        # 300 glyphs as array("i") take 5 us, as np.array 15; reading them from HarfBuzz's objects takes 100.
-        infos = buffer.glyph_infos
-        glyphs = np.frombuffer(array("i", [info.codepoint for info in infos]), np.int32)
-        clusters = np.frombuffer(array("i", [info.cluster for info in infos]), np.int32)
-        x_offsets, y_offsets, advances, _ = zip(*[one.position for one in buffer.glyph_positions], strict=True)
-        lengths = np.array([len(text) for text in texts])
-        starts = np.cumsum(lengths + 1) - lengths
-        part = np.searchsorted(starts, clusters, side="right") - 1
-        inside = clusters - starts[part]
-        own = np.flatnonzero((part >= 0) & (inside < lengths[part]))
-        rows = np.zeros((len(own), 6), np.int32)
-        rows[:, 0] = slot << SLOT_SHIFT | glyphs[own]
-        rows[:, 1] = inside[own]
-        rows[:, 2] = _in_em(np.frombuffer(array("i", advances), np.int32)[own], face.units_per_em)
-        if any(x_offsets) or any(y_offsets):
-            rows[:, 3] = _in_em(np.array(x_offsets)[own], face.units_per_em)
-            rows[:, 4] = _in_em(np.array(y_offsets)[own], face.units_per_em)
-        counts = np.bincount(part[own], minlength=len(texts))
-        for at, text in enumerate(texts):
-            plain = text.isalnum() or len(text) == 1 or PLAIN_WORD.fullmatch(text)
-            if self._divides_words or not plain:
-                first = int(counts[:at].sum())
-                for row in range(first, first + int(counts[at])):
-                    rows[row, 5] = int(infos[own[row]].flags) & 1
-        return rows, counts
+        face = self.faces[slot]
+        codes = np.frombuffer(APART.join(("", *texts, "")).encode("utf-32-le"), np.uint32)
+        rows = face.shaper.shape(codes, self.language, script=script)
+        ends = np.flatnonzero(codes == ord(APART))
+        counts = np.zeros(len(texts), np.int64)
+        count = cut_rows(rows, ends, counts)
+        return self._in_em(rows[:count], slot), counts
+
+    def _in_em(self, rows: GlyphRows, slot: int) -> GlyphRows:
+        """Rows of a face of the stack: references for glyphs, and font units in 1 / EM of an em, rounded half up."""
+        upem = self.faces[slot].units_per_em
+        rows[:, 0] |= slot << SLOT_SHIFT
+        rows[:, 2:5] = (rows[:, 2:5].astype(np.int64) * (2 * EM) + upem) // (2 * upem)
+        return rows
 
     def _without_ink(self, texts: Sequence[str], rows: GlyphRows, counts: npt.NDArray[np.int64]) -> list[int]:
         """Which of the texts, shaped with the first face, have letters that do not show."""
@@ -280,7 +290,7 @@ class FontStack:
         for first, last, slot in self._runs(word, latin):
             part = word[first:last]
             quoted = not QUOTES.isdisjoint(part)
-            own = self._shape_with_ink(part, slot, {"pwid": True} if latin and quoted else {})
+            own = self._shape_with_ink(part, slot, [("pwid", 1)] if latin and quoted else [])
             for row in own if quoted else ():
                 character = part[row[1]]
                 if character in QUOTES and latin:
@@ -333,7 +343,7 @@ class FontStack:
             self._slot_of[character]  # refuses scripts from right to left
         return self._slot_of.common(cluster)
 
-    def _shape_with_ink(self, text: str, slot: int, features: dict[str, bool]) -> GlyphRows:
+    def _shape_with_ink(self, text: str, slot: int, features: Sequence[tuple[str, int]]) -> GlyphRows:
         """Rows of a text in the face of that slot, or in the first behind it that shows every character."""
         visible = [code for code in map(ord, text) if not is_ignorable(code)]
         for at in range(slot, len(self.faces)):
@@ -346,22 +356,12 @@ class FontStack:
             "missing_glyph", f"{family} shapes {text!r} with .notdef or empty glyphs, and so do the others"
         )
 
-    def _shape(self, text: str, slot: int, features: dict[str, bool]) -> GlyphRows:
+    def _shape(self, text: str, slot: int, features: Sequence[tuple[str, int]]) -> GlyphRows:
         """Rows of a text by itself, in one face."""
-        face, buffer = self.faces[slot], self._buffer
-        buffer.clear_contents()
-        buffer.add_codepoints(list(map(ord, text)))
-        buffer.guess_segment_properties()
-        if buffer.script in (None, "Zyyy", "Zinh", "Zzzz"):
-            buffer.script = "Latn" if self.language == "en" or text.isascii() else "Hani"
-        buffer.direction, buffer.language = "ltr", self.language
-        hb.shape(face.shaper, buffer, features)
-        rows = []
-        for info, position in zip(buffer.glyph_infos, buffer.glyph_positions, strict=True):
-            x_offset, y_offset, x_advance, _ = position.position
-            moves = _in_em(np.array((x_advance, x_offset, y_offset)), face.units_per_em).tolist()
-            rows.append((slot << SLOT_SHIFT | info.codepoint, info.cluster, *moves, int(info.flags) & 1))
-        return np.array(rows, np.int32).reshape(-1, 6)
+        codes = np.array([*map(ord, text)], np.uint32)
+        default = "Latn" if self.language == "en" or text.isascii() else "Hani"
+        rows = self.faces[slot].shaper.shape(codes, self.language, default_script=default, features=features)
+        return self._in_em(rows, slot)
 
 
 def _is_narrow_letter(character: str) -> bool:
@@ -393,11 +393,6 @@ class _FirstFace(dict[str, int]):
 
 
 T = TypeVar("T", bound=np.generic)
-
-
-def _in_em(units: npt.NDArray[np.integer[Any]], units_per_em: int) -> npt.NDArray[np.int64]:
-    """Font units in 1 / EM of an em, rounded half up."""
-    return (units.astype(np.int64) * (2 * EM) + units_per_em) // (2 * units_per_em)
 
 
 def _with_room(array: npt.NDArray[T], rows: int) -> npt.NDArray[T]:

@@ -68,13 +68,14 @@ def measure(
     ranges: npt.NDArray[np.int32],
     strikes: npt.NDArray[np.int64],
     whole_pixels: bool,
+    row_of: npt.NDArray[np.uint16],
     singles: npt.NDArray[np.int32],
-    marks: npt.NDArray[np.int32],
     starts: npt.NDArray[np.int32],
     ends: npt.NDArray[np.int32],
     words: npt.NDArray[np.int32],
     word_first: npt.NDArray[np.int32],
     word_glyphs: npt.NDArray[np.int32],
+    offsets: npt.NDArray[np.int32],
     measured: npt.NDArray[np.int64],
     characters: npt.NDArray[np.int64],
     count: int,
@@ -83,7 +84,8 @@ def measure(
 
     hyphens: (n,) 1 where a word may be divided, or (0,). ranges: (parts, 6) first and last character, block, size in
     1/64 px, letter spacing, whether marks are squeezed. strikes: (parts, faces). starts, ends, words: those of the
-    stack in the text. count: glyphs measured so far. Returns their number.
+    stack in the text; row_of and the tables between: see `shape.FontStack`. count: glyphs measured so far. Returns
+    their number.
     """
     half = np.int64(1) << 25
     word = 0
@@ -104,12 +106,13 @@ def measure(
                 inner = np.int64(0)
                 owner = np.int64(-1)
                 while row < row_end:
-                    if i + word_glyphs[row, 1] != owner:
-                        owner = i + word_glyphs[row, 1]
+                    cluster = i + (word_glyphs[row, 1] >> 1)
+                    if cluster != owner:
+                        owner = cluster
                         characters[owner, ADVANCE] = spacing
                         characters[owner, FIRST_GLYPH] = count
                         flags = CLUSTER
-                        if word_glyphs[row, 5] == 0:
+                        if word_glyphs[row, 1] & 1 == 0:
                             # Behind a soft hyphen the line is broken with a hyphen.
                             soft = owner > 0 and codes[owner - 1] == 0xAD
                             if (breaks[owner] != 0 and soft) or (len(hyphens) > 0 and hyphens[owner] != 0):
@@ -120,8 +123,12 @@ def measure(
                         inner = np.int64(0)
                     reference = word_glyphs[row, 0]
                     measured[count, 0] = strikes[part, reference >> 16] << 18 | np.int64(reference & 0xFFFF) << 2
-                    measured[count, 1] = inner + word_glyphs[row, 3] * size
-                    measured[count, 2] = ((word_glyphs[row, 4] * size + half) >> 26) << 1 | whole_pixels
+                    measured[count, 1] = inner
+                    measured[count, 2] = whole_pixels
+                    moved = word_glyphs[row, 3]
+                    if moved != 0:
+                        measured[count, 1] += offsets[moved, 0] * size
+                        measured[count, 2] |= ((offsets[moved, 1] * size + half) >> 26) << 1
                     step = word_glyphs[row, 2] * size
                     if whole_pixels:
                         step = ((step + half) >> 26) << 26
@@ -135,7 +142,9 @@ def measure(
                     characters[i, FLAGS] |= OPPORTUNITY
                 while i < end:
                     characters[i, FLAGS] |= _kind(codes[i], table)
-                    _squeezable(characters, marks, i, codes[i], size, spacing, squeezed, whole_pixels)
+                    code = codes[i]
+                    single = row_of[code] if code < 0x10000 else np.uint16(0)
+                    _squeezable(characters, singles, i, single, size, spacing, squeezed, whole_pixels)
                     i += 1
                 word += 1
                 continue
@@ -143,10 +152,11 @@ def measure(
             flags = CLUSTER | _kind(code, table)
             if breaks[i] != 0:
                 flags |= OPPORTUNITY
-            reference = singles[code, 0]
+            single = row_of[code]
+            reference = singles[single, 0]
             characters[i, ADVANCE] = 0
             if reference >= 0:
-                step = singles[code, 1] * size
+                step = singles[single, 1] * size
                 if whole_pixels:
                     step = ((step + half) >> 26) << 26
                 characters[i, ADVANCE] = step + spacing
@@ -159,7 +169,7 @@ def measure(
                     flags += ONE_GLYPH
                     count += 1
             characters[i, FLAGS] = flags
-            _squeezable(characters, marks, i, code, size, spacing, squeezed, whole_pixels)
+            _squeezable(characters, singles, i, single, size, spacing, squeezed, whole_pixels)
             i += 1
     return count
 
@@ -167,9 +177,9 @@ def measure(
 @njit(cache=True, nogil=True)
 def _squeezable(
     characters: npt.NDArray[np.int64],
-    marks: npt.NDArray[np.int32],
+    singles: npt.NDArray[np.int32],
     i: int,
-    code: int,
+    single: int,
     size: int,
     spacing: int,
     squeezed: bool,
@@ -177,12 +187,12 @@ def _squeezable(
 ) -> None:
     """HEAD and TAIL of a character as it stands alone: what a full-width mark can lose."""
     characters[i, HEAD] = characters[i, TAIL] = 0
-    if not squeezed or code >= 0x10000 or marks[code, 0] + marks[code, 1] == 0:
+    if not squeezed or singles[single, 2] + singles[single, 3] == 0:
         return
     if characters[i, ADVANCE] - spacing < size * (9 << 20) // 10:
         return  # its narrow form, in an English word
     for side in (HEAD, TAIL):
-        blank = np.int64(marks[code, side - HEAD]) * size
+        blank = np.int64(singles[single, side - HEAD + 2]) * size
         if whole_pixels:
             blank = (blank >> 26) << 26
         characters[i, side] = blank
