@@ -28,7 +28,7 @@ from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
 from datagen.schema import SCHEMA
-from datagen.shards import RowGroup, Shard
+from datagen.shards import RowGroup, Shard, read_table
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
 
@@ -368,7 +368,7 @@ def read_manifest(run: Folder | Path | str) -> pa.Table:
             f"{folder.name}: no finished run ({SUCCESS} is missing); run the command that makes it to its end"
         )
     try:
-        table = pq.read_table(pa.BufferReader(folder.read(MANIFEST)))
+        table = read_table(folder.read(MANIFEST))
     except pa.ArrowException as error:
         raise BadInput(f"{folder.describe(MANIFEST)}: damaged ({error})") from None
     if not table.schema.equals(MANIFEST_SCHEMA):
@@ -388,7 +388,7 @@ def read_rows(run: Folder | Path | str, columns: Sequence[str] | None = None, ke
     tables = []
     for path in manifest["path"].to_pylist():
         try:
-            tables.append(pq.read_table(pa.BufferReader(folder.read(path)), columns=columns))
+            tables.append(read_table(folder.read(path), columns=columns))
         except pa.ArrowException as error:
             raise BadInput(f"{folder.describe(path)}: damaged ({error})") from None
     if not tables:

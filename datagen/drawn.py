@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import parquet as pq
 
 from datagen.commit import read_manifest
 from datagen.page import facts, folded, paragraph, table, write_page
 from datagen.plan import FONTS, read_fonts
+from datagen.shards import read_table
 from datagen.storage import Folder
 from fonts_manifest.coverage import drawn_characters, named_sets
 from fonts_manifest.errors import BadInput
@@ -77,7 +76,7 @@ def run_coverage(run: Folder | Path | str) -> RunCoverage:
     for file in read_manifest(folder).to_pylist():
         if not file["keep"]:
             continue
-        lines = pq.read_table(pa.BufferReader(folder.read(file["path"])), columns=["lines"]).column("lines")
+        lines = read_table(folder.read(file["path"]), columns=["lines"]).column("lines")
         rows += len(lines)
         texts: list[list[str]] = [[] for _ in range(n_bands)]
         for line in lines.combine_chunks().flatten().to_pylist():

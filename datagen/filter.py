@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import msgspec
 import pyarrow as pa
-from pyarrow import parquet as pq
 
 from datagen.card import CARD, dataset_card
 from datagen.child import Child, ChildDied
@@ -40,7 +39,7 @@ from datagen.ingest import (
 from datagen.ocr import open_recognizer
 from datagen.recipes import library_versions
 from datagen.schema import SCHEMA, with_metadata
-from datagen.shards import ShardBuilder
+from datagen.shards import ShardBuilder, read_table
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
 
@@ -242,7 +241,7 @@ def write_shard(shared: tuple[FilterPlan, Mapping[str, Copy]], shard: int) -> Co
     kept, rejected = ShardBuilder(plan.schema), ShardBuilder(plan.schema)
     reasons: collections.Counter[str] = collections.Counter()
     folder = Folder(plan.out)
-    scored = pq.read_table(pa.BufferReader(folder.read(plan.scores_path(shard)))).to_pylist()
+    scored = read_table(folder.read(plan.scores_path(shard))).to_pylist()
     for item, row in zip(plan.items_in(shard), scored, strict=True):
         copy = copies.get(row["row_id"]) if row["keep"] else None
         if copy is not None:
@@ -295,7 +294,7 @@ def _find_copies(plan: FilterPlan, folder: Folder, benchmark_items: list[RealIte
 def _fingerprints(plan: FilterPlan, folder: Folder) -> Iterator[Fingerprint]:
     columns = ["row_id", "keep", "width", "height", "pixels_xxh3", "phash", "text"]
     for shard in range(plan.shards):
-        table = pq.read_table(pa.BufferReader(folder.read(plan.scores_path(shard))), columns=columns)
+        table = read_table(folder.read(plan.scores_path(shard)), columns=columns)
         for row in table.to_pylist():
             if row["keep"]:
                 yield Fingerprint(

@@ -5,9 +5,10 @@ determinism; the digest of the pixels holds across versions.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -129,6 +130,17 @@ def build_shard(rows: Iterable[Mapping[str, Any]], schema: pa.Schema = SCHEMA) -
     for row in rows:
         builder.add(row)
     return builder.finish()
+
+
+def read_table(source: Path | pa.Buffer | bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole Parquet file, or some of its columns. Raises pa.ArrowException when it is damaged.
+
+    In the calling thread: `pyarrow.parquet.read_table` leaves threads of Arrow's pools behind, over which a process on
+    a busy machine now and then aborts at its end.
+    """
+    file = source if isinstance(source, Path) else pa.BufferReader(source)
+    with pq.ParquetFile(file, pre_buffer=False) as parquet:
+        return parquet.read(columns=columns, use_threads=False)
 
 
 def _leaves(schema: pa.Schema) -> tuple[str, ...]:

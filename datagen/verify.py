@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import yaml
 from pyarrow import compute as pc
-from pyarrow import parquet as pq
 
 from datagen.audit import JUDGED_COLUMNS, judged_of
 from datagen.codec import decode_png, pixels_digest
@@ -19,6 +17,7 @@ from datagen.decode import ImageProblem
 from datagen.plan import FONTS, RECIPE
 from datagen.redraw import RunAssets
 from datagen.seeds import rng_for_run
+from datagen.shards import read_table
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
 
@@ -111,7 +110,7 @@ def _checked_file(folder: Folder, file: dict[str, Any]) -> list[dict[str, Any]]:
     if len(raw) != file["bytes"] or hashlib.sha256(raw).hexdigest() != file["sha256"]:
         raise BadInput(f"{name}: its {len(raw)} bytes are not those that the manifest names; make the run again")
     judged = [] if file["judged"] is None else [name for name in JUDGED_COLUMNS if name not in _CHECKED]
-    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(raw), columns=_CHECKED + judged).to_pylist()
+    rows: list[dict[str, Any]] = read_table(raw, columns=_CHECKED + judged).to_pylist()
     if len(rows) != file["rows"]:
         raise BadInput(f"{name}: holds {len(rows)} rows, the manifest says {file['rows']}")
     digest = hashlib.sha256("".join(f"{row['pixels_xxh3'] or ''}\n" for row in rows).encode()).hexdigest()
@@ -154,7 +153,7 @@ def _check_sample(folder: Folder, files: list[tuple[str, int]], sample: int) -> 
     redrawn = 0
     for path, numbers in by_file.items():
         columns = ["image", "spec", "pixels_xxh3"]
-        table = pq.read_table(pa.BufferReader(folder.read(path)), columns=columns)
+        table = read_table(folder.read(path), columns=columns)
         table = table.filter(pc.is_valid(table["pixels_xxh3"])).take(numbers)
         for number, row in zip(numbers, table.to_pylist(), strict=True):
             what = f"{folder.describe(path)}, picture {number}"

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from datagen.decode import SUFFIXES, ImageProblem, decode_image
+from datagen.shards import read_table
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files
@@ -130,7 +131,7 @@ def _list_run(root: Path, pictures: PictureSet) -> list[ListedPicture]:
     import pyarrow.parquet as pq
 
     listed = []
-    for entry in pq.read_table(root / "manifest.parquet", columns=["path", "keep"]).to_pylist():
+    for entry in read_table(root / "manifest.parquet", columns=["path", "keep"]).to_pylist():
         if not entry["keep"]:
             continue
         path = root / entry["path"]
@@ -140,7 +141,7 @@ def _list_run(root: Path, pictures: PictureSet) -> list[ListedPicture]:
         missing = set(columns) - set(pq.read_schema(path).names)
         if missing:
             raise BadInput(f"{path}: has no column {sorted(missing)[0]!r}")
-        for number, row in enumerate(pq.read_table(path, columns=columns).to_pylist()):
+        for number, row in enumerate(read_table(path, columns=columns).to_pylist()):
             if min(row["width"], row["height"]) >= pictures.size_px:
                 label = str(row[pictures.label_column]) if pictures.label_column else ""
                 listed.append(ListedPicture(name=row["row_id"], label=label, path=path, row=number))
@@ -162,12 +163,11 @@ def fit_square(image_HW3: Picture, size_px: int, fit: Literal["resize", "crop"])
 
 def read_pictures(listed: Sequence[ListedPicture], pictures: PictureSet) -> Iterator[tuple[int, Picture]]:
     """(place in the list, uint8 square) of every picture that can be read and is large enough, in order."""
-    import pyarrow.parquet as pq
 
     opened: tuple[Path, Any] | None = None
     for place, item in enumerate(listed):
         if item.row is not None and (opened is None or opened[0] != item.path):
-            opened = item.path, pq.read_table(item.path, columns=["image"])["image"]
+            opened = item.path, read_table(item.path, columns=["image"])["image"]
         try:
             data = item.path if item.row is None or opened is None else opened[1][item.row].as_py()["bytes"]
             yield place, fit_square(decode_image(data), pictures.size_px, pictures.fit)

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from datagen.decode import ImageProblem
 from datagen.pages import plain_values
+from datagen.shards import read_table
 from fonts_manifest.errors import BadInput
 from vae.batch import Shape
 from vae.source import NO_QUADS, Picture, SourceConfig, hold_out_key, hold_out_limit
@@ -153,7 +154,7 @@ def _kept_files(run: Path) -> list[Path]:
             f"{run}: no finished run (manifest.parquet is missing); run the command that makes it to its end"
         )
     try:
-        table = pq.read_table(manifest, columns=["path", "keep"])
+        table = read_table(manifest, columns=["path", "keep"])
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{manifest}: damaged ({error})") from error
     files = []
