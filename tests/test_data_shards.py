@@ -4,6 +4,8 @@ import errno
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from pyarrow import parquet as pq
 from datagen import commit
 from datagen.codec import encode_png
 from datagen.schema import SCHEMA, with_metadata
-from datagen.shards import RowGroup, Shard, ShardBuilder, build_shard
+from datagen.shards import RowGroup, Shard, ShardBuilder, build_shard, read_table
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
 
@@ -289,3 +291,31 @@ def test_a_record_that_names_files_outside_the_folder_is_refused(tmp_path: Path)
     record.write_text("{")
     with pytest.raises(BadInput, match="damaged"):
         commit.read_commit(folder, 0)
+
+
+THREADS = """
+import os, sys
+from pathlib import Path
+from datagen.shards import read_table
+before = len(os.listdir("/proc/self/task"))
+rows = read_table(Path(sys.argv[1]), ["row_id", "image"]).num_rows
+print(rows, len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in Linux's /proc")
+def test_reading_a_shard_starts_no_threads(tmp_path: Path) -> None:
+    # Arrow's own `read_table` starts two, over which a process now and then aborts at its end.
+    path = tmp_path / "shard.parquet"
+    path.write_bytes(build_shard(_row(number) for number in range(4)).data)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", THREADS, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["4", "0"]
+
+
+def test_a_shard_is_read_as_arrow_reads_it() -> None:
+    data = build_shard(_row(number) for number in range(4)).data
+    columns = ["row_id", "lines"]
+    assert read_table(data).equals(pq.read_table(pa.BufferReader(data)))
+    assert read_table(data, columns).equals(pq.read_table(pa.BufferReader(data), columns=columns))
