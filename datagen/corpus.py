@@ -5,15 +5,17 @@ and digits, a word of the dictionary; running Chinese text does not say where it
 punctuation mark when one is near, else between two characters). Paragraphs are told apart by their script, see `prose`.
 """
 
+import bisect
 import collections
 import contextlib
+import functools
 import hashlib
 import itertools
 import mmap
 import re
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
 
@@ -32,6 +34,7 @@ from fonts_manifest.places import find_files
 SPOOL_BYTES = 64 << 20
 """Paragraphs of one language and place beyond this lie in a file without a name, mapped into memory where they are
 read: a corpus may be larger than the memory."""
+_REMEMBERED = 4096
 MAX_SEEN = 5_000_000
 """Paragraphs remembered to leave out copies of them, 100 bytes each; of those behind, copies stay."""
 
@@ -104,17 +107,16 @@ class Corpus:
         self._english_share = english_share
         self.dropped = dict(dropped or {})
         """Why paragraphs and files were left out, how many."""
-        self._of: dict[str, tuple[Sequence[Paragraphs | Words], npt.NDArray[np.float64]]] = {}
+        self._of: dict[str, tuple[Sequence[Paragraphs | Words], list[float]]] = {}
         for lang in ("en", "zh", "mixed"):
             of_lang = [pool for pool in pools if pool.lang == lang]
             weights = np.cumsum([pool.weight for pool in of_lang])
-            self._of[lang] = (of_lang, weights / weights[-1] if of_lang else weights)
-
-    @property
-    def languages(self) -> tuple[Lang, ...]:
-        """What `draw` can give."""
+            self._of[lang] = (of_lang, (weights / weights[-1]).tolist() if of_lang else [])
         found: list[Lang] = [lang for lang in ("en", "zh") if self._of[lang][0]]
-        return (*found, "mixed") if self._of["mixed"][0] or len(found) == 2 else tuple(found)
+        self.languages: tuple[Lang, ...] = tuple(found)
+        """What `draw` can give."""
+        if self._of["mixed"][0] or len(found) == 2:
+            self.languages = (*found, "mixed")
 
     @property
     def digest(self) -> str:
@@ -149,7 +151,7 @@ class Corpus:
 
     def _pool(self, rng: np.random.Generator, lang: Lang) -> "Paragraphs | Words":
         pools, cumulative = self._of[lang]
-        return pools[min(int(np.searchsorted(cumulative, rng.random(), side="right")), len(pools) - 1)]
+        return pools[min(bisect.bisect_right(cumulative, rng.random()), len(pools) - 1)]
 
     def _draw_mixed(self, rng: np.random.Generator, characters: int) -> str:
         """Chinese with English words between and behind its clauses, and English sentences between its sentences."""
@@ -210,6 +212,19 @@ class Paragraphs:
         sha256.update(self.blob)
         return sha256.hexdigest()
 
+    @functools.cached_property
+    def _starts(self) -> Callable[[int, bool], "array[int]"]:
+        """Where the words (or else the sentences) of a paragraph begin, remembered for the last ones asked for."""
+
+        def starts(number: int, words: bool) -> "array[int]":
+            text = self.paragraph(number)
+            found = array("i", [0, *map(re.Match.end, (WORD_START if words else SENTENCE_START).finditer(text))])
+            if len(found) > 1 and found[-1] == len(text):
+                found.pop()
+            return found
+
+        return functools.lru_cache(_REMEMBERED)(starts)
+
     def paragraph(self, number: int) -> str:
         """One paragraph."""
         return self.blob[self.offsets[number] : self.offsets[number + 1]].decode()
@@ -219,10 +234,7 @@ class Paragraphs:
         count = len(self.offsets) - 1
         number = int(rng.integers(count))
         text = self.paragraph(number)
-        borders = WORD_START if characters < 40 else SENTENCE_START
-        starts = [0, *map(re.Match.end, borders.finditer(text))]
-        if len(starts) > 1 and starts[-1] == len(text):
-            starts.pop()
+        starts = self._starts(number, characters < 40)
         parts = [text[starts[int(rng.integers(len(starts)))] :]]
         length = len(parts[0])
         while length < characters:

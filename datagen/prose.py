@@ -5,6 +5,7 @@ out.
 """
 
 import collections
+import functools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -128,6 +129,7 @@ def is_han(character: str) -> bool:
     return any(first <= code <= last for first, last in HAN)
 
 
+@functools.cache
 def _is_cjk(character: str) -> bool:
     """Han, or punctuation that stands with it."""
     code = ord(character)

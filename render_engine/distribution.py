@@ -1,5 +1,7 @@
 """Which pages are drawn and how often: the distribution behind every sampled spec."""
 
+import bisect
+import itertools
 from collections.abc import Mapping
 from typing import Literal, Protocol, TypeVar
 
@@ -267,9 +269,8 @@ class PageDistribution(Config):
 
 def pick(rng: np.random.Generator, weights: Mapping[T, float]) -> T:
     """One of the keys, as often as its weight says."""
-    keys = list(weights)
-    total = np.cumsum([weights[key] for key in keys])
-    return keys[int(np.searchsorted(total, rng.random() * total[-1], side="right"))]
+    total = list(itertools.accumulate(weights.values()))
+    return list(weights)[bisect.bisect_right(total, rng.random() * total[-1])]
 
 
 def between(rng: np.random.Generator, limits: tuple[float, float]) -> float:

@@ -38,7 +38,7 @@ def _known(scripts: frozenset[tuple[str, ...]]) -> frozenset[str]:
 
 def _drawn(character: str, faces: Sequence[Face | None]) -> bool:
     code = ord(character)
-    return is_ignorable(code) or any(face is None or face.draws(code) for face in faces)
+    return any(face is None or face.draws(code) for face in faces) or is_ignorable(code)
 
 
 def nearest_drawing(character: str, fonts: Sequence[FontFace]) -> FontFace | None:
