@@ -1,8 +1,7 @@
 """How fast rows are made: a stream of distinct pages over faces and sizes, stage by stage, others beside it.
 
-One process, a new one as a worker is, and one thread. Text and photographs are those of a recipe; every page is another
-one. Peers are given our lines, at our places, with their fonts opened before: they lay nothing out, measure no ground
-and keep no boxes.
+One process, a new one as a worker is, and one thread. Text and photographs are those of a recipe; every page is
+another one.
 """
 
 import json
@@ -11,19 +10,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont, features
 
 from datagen.codec import encode_png
 from datagen.heap import keep_freed_memory
+from datagen.peers import Pillow, ratio_to, ratio_to_skia
 from datagen.photos import PhotoStore, index_from_json, index_to_json
 from datagen.plan import Address, GeneratePlan, GenerateRecipe, Judgement, make_plan
 from datagen.rows import SampledPage, Workshop, to_row
@@ -36,9 +35,8 @@ from render_engine.compose import draw_glyphs, linear_tables
 from render_engine.distribution import PageDistribution, SizeBand
 from render_engine.render import Assets, draw, ground, lay_out, render
 from render_engine.sample import sample_spec
-from render_engine.spec import PageSpec, RenderedLine, RenderedPage, RenderError, spec_from_json, spec_to_json
+from render_engine.spec import PageSpec, RenderedPage, RenderError, spec_from_json, spec_to_json
 
-Image3 = npt.NDArray[np.uint8]
 STAGES = ("sample", "crop", "layout", "draw", "encode", "row", "parquet")
 BESIDE = ("sample", "parquet")
 """Before and behind a row: what is drawn, and the file."""
@@ -66,7 +64,12 @@ class RenderFigures:
     rows_per_s_compositional: float
     """Text on things inside photographs, 512 x 512, from crop to PNG."""
     ratio_to_pillow: float
-    """Time of Pillow's ImageDraw for the same lines at the same places over that of our whole text stage."""
+    """Time of Pillow's ImageDraw for the same lines at the same places over that of our whole text stage, in
+    `pillow_layout`: what Pillow takes unless told otherwise."""
+    pillow_layout: Literal["raqm", "basic"]
+    """raqm: shaped by HarfBuzz, kerned and with ligatures as our page is; basic: where Pillow was built without it."""
+    ratio_to_pillow_basic: float
+    """The same with Pillow's basic layout: the `kern` table alone, no ligatures."""
     ratio_to_skia: float | None
     """The same for skia-python's drawString; null where it is not installed."""
     rss_mb: float
@@ -216,6 +219,7 @@ def _measure(plan: GeneratePlan, pages: int, warm_up_pages: int) -> RenderFigure
     large.warm_up(WARM_UP_PAGES)
     stages_1024, _, dropped_1024, specs_1024 = large.measure(max(8, pages // 4))
     peers = specs[: max(8, pages // 4)]
+    layout = ImageFont.Layout.RAQM if features.check("raqm") else ImageFont.Layout.BASIC
     count = len(specs)
     whole, whole_1024 = sum(stages.values()), sum(stages_1024.values())
     beside = sum(stages[stage] for stage in BESIDE)
@@ -226,8 +230,10 @@ def _measure(plan: GeneratePlan, pages: int, warm_up_pages: int) -> RenderFigure
         rows_per_s_512_with_sampling=count / whole,
         rows_per_s_complex=_family_rows_per_s(plan, assets, "complex", max(8, pages // 4)),
         rows_per_s_compositional=_family_rows_per_s(plan, assets, "compositional", max(8, pages // 4)),
-        ratio_to_pillow=_ratio(_Pillow(assets), peers, assets),
-        ratio_to_skia=_ratio_to_skia(peers, assets),
+        ratio_to_pillow=ratio_to(Pillow(assets, layout), peers, assets),
+        pillow_layout="raqm" if layout == ImageFont.Layout.RAQM else "basic",
+        ratio_to_pillow_basic=ratio_to(Pillow(assets, ImageFont.Layout.BASIC), peers, assets),
+        ratio_to_skia=ratio_to_skia(peers, assets),
         rss_mb=rss_mb,
         first_page_s=_first_page_s(plan, specs[0]),
         cold_glyphs_per_s=cold,
@@ -279,80 +285,6 @@ def _composing_ms(specs: Sequence[PageSpec], assets: Assets) -> float:
     return 1000 * seconds / len(specs)
 
 
-Peer = Callable[[Image3, Iterable[RenderedLine]], float]
-"""Draws lines over a picture; the CPU seconds that took, without opening fonts."""
-
-
-def _ratio(peer: Peer, specs: Sequence[PageSpec], assets: Assets) -> float:
-    """A peer's time over ours for the same pages, turn by turn."""
-    ours = theirs = 0.0
-    for spec in specs:
-        image_HW3 = ground(spec, assets)
-        canvas_HW3 = image_HW3.copy()
-        try:
-            start = time.process_time()
-            lines = draw(spec, assets, lay_out(spec, assets), image_HW3)
-            ours += time.process_time() - start
-        except RenderError:
-            continue
-        theirs += peer(canvas_HW3, lines)
-    return theirs / ours
-
-
-class _Pillow:
-    """`ImageDraw.text` of whole lines, basic layout."""
-
-    def __init__(self, assets: Assets) -> None:
-        self._fonts = assets.fonts
-        self._open: dict[tuple[str, float], ImageFont.FreeTypeFont] = {}
-
-    def __call__(self, canvas_HW3: Image3, lines: Iterable[RenderedLine]) -> float:
-        for line in lines:
-            if (line.face_id, line.size_px) not in self._open:
-                font = self._fonts[line.face_id]
-                self._open[line.face_id, line.size_px] = ImageFont.truetype(
-                    font.path, line.size_px, index=font.face_index, layout_engine=ImageFont.Layout.BASIC
-                )
-        picture = Image.fromarray(canvas_HW3)
-        start = time.process_time()
-        pen = ImageDraw.Draw(picture)
-        for line in lines:
-            place = (line.quad_px[0], line.quad_px[7])
-            pen.text(place, line.text, fill=line.ink_rgb, font=self._open[line.face_id, line.size_px], anchor="lb")
-        return time.process_time() - start
-
-
-def _ratio_to_skia(specs: Sequence[PageSpec], assets: Assets) -> float | None:
-    """`Canvas.drawString` of whole lines, sub-pixel positions, unhinted; None where skia-python is not installed."""
-    try:
-        import skia
-    except ImportError:
-        return None
-    faces: dict[str, Any] = {}
-    fonts: dict[tuple[str, float], Any] = {}
-
-    def peer(canvas_HW3: Image3, lines: Iterable[RenderedLine]) -> float:
-        for line in lines:
-            font = assets.fonts[line.face_id]
-            if line.face_id not in faces:
-                faces[line.face_id] = skia.Typeface.MakeFromFile(font.path, font.face_index)
-            if (line.face_id, line.size_px) not in fonts:
-                opened = fonts[line.face_id, line.size_px] = skia.Font(faces[line.face_id], line.size_px)
-                opened.setSubpixel(True)
-                opened.setHinting(skia.FontHinting.kNone)
-        pixels_HW4 = np.dstack((canvas_HW3, np.full(canvas_HW3.shape[:2], 255, np.uint8)))
-        surface = skia.Surface(pixels_HW4)  # draws into the array and keeps no reference to it
-        canvas = surface.getCanvas()
-        start = time.process_time()
-        for line in lines:
-            paint = skia.Paint(Color=skia.Color(*line.ink_rgb), AntiAlias=True)
-            font = fonts[line.face_id, line.size_px]
-            canvas.drawString(line.text, line.quad_px[0], line.quad_px[7], font, paint)
-        return time.process_time() - start
-
-    return _ratio(peer, specs, assets)
-
-
 def _peak_resident_mb() -> float:
     """Of this process alone: ru_maxrss would begin with that of the process it was forked from."""
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
@@ -390,6 +322,7 @@ def as_json(figures: RenderFigures) -> str:
 def as_text(figures: RenderFigures) -> str:
     """A table for a person."""
     skia = "" if figures.ratio_to_skia is None else f", {figures.ratio_to_skia:.1f} times as fast as skia-python"
+    pillow = f"{figures.pillow_layout} layout; {figures.ratio_to_pillow_basic:.1f} times its basic one"
     total = sum(milliseconds for stage, milliseconds in figures.stage_ms_512.items() if stage not in BESIDE)
     stream = (
         f"{figures.faces} faces, {figures.sizes} sizes, {figures.glyphs_per_page_512:,.0f} glyphs a page of 512 x 512"
@@ -399,7 +332,7 @@ def as_text(figures: RenderFigures) -> str:
     lines = [
         f"{stream}; {figures.new_glyphs:.1%} of them new after {figures.warm_up_pages:,} pages",
         f"text stage      {figures.text_glyphs_per_s:12,.0f} glyphs/s ({cold})",
-        f"                {figures.ratio_to_pillow:12.1f} times as fast as Pillow{skia}",
+        f"                {figures.ratio_to_pillow:12.1f} times as fast as Pillow ({pillow}){skia}",
         f"whole rows      {figures.rows_per_s_512:12,.0f} /s of 512 x 512 ({sampled})",
         f"                {figures.rows_per_s_1024:12,.0f} /s of 1024 x 1024",
         f"complex pages   {figures.rows_per_s_complex:12,.0f} /s of 512 x 512",

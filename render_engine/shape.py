@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from render_engine.face import EM, Face, is_ignorable, known_codes
+from render_engine.fallback import ANY_FACE, FirstFace
 from render_engine.harfbuzz import GlyphRows
 from render_engine.inkless import keeps_ink
 from render_engine.lexicon import LINE_FEED, UNKNOWN, WORD, cut_rows, enter_words, find_words
@@ -27,7 +28,6 @@ from render_engine.spec import RenderError
 SLOT_SHIFT = 16
 """A glyph reference is `slot << 16 | glyph id`; slot is the face's place in the stack."""
 
-ANY_FACE = -1
 APART = "\uffff"
 """Between the words of one buffer: a noncharacter, shaped as .notdef, of which no rule of a face speaks."""
 
@@ -60,7 +60,7 @@ class FontStack:
         if not 1 <= len(faces) <= 128:
             raise RenderError("bad_spec", f"a block needs 1 to 128 faces, got {len(faces)}")
         self.faces = faces
-        self._slot_of = _FirstFace(faces)
+        self._slot_of = FirstFace(faces)
         self.language = language
         self._row_of = singles().row_of
         self.singles = np.zeros((0, 4), np.int32)
@@ -100,6 +100,10 @@ class FontStack:
         self._spellings = np.zeros(2048, np.uint32)
         self._slots = np.zeros(1024, np.int32)
         self._words = 0
+
+    def slot_of(self, character: str) -> int:
+        """Place of the face in the stack that a character by itself comes from, the first where it is invisible."""
+        return max(0, self._slot_of[character])
 
     def spelling(self, word: int) -> str:
         """The text of a word by its index."""
@@ -366,30 +370,6 @@ class FontStack:
 
 def _is_narrow_letter(character: str) -> bool:
     return character.isalnum() and unicodedata.east_asian_width(character) not in "WF"
-
-
-class _FirstFace(dict[str, int]):
-    """Character -> place of the first face that draws it, ANY_FACE for what is invisible by definition."""
-
-    def __init__(self, faces: tuple[Face, ...]) -> None:
-        super().__init__()
-        self.faces = faces
-
-    def __missing__(self, character: str) -> int:
-        if unicodedata.bidirectional(character) in ("R", "AL"):
-            raise RenderError("right_to_left", f"{character!r} belongs to a script that runs from right to left")
-        slot = ANY_FACE if is_ignorable(ord(character)) else self.common(character)
-        self[character] = slot
-        return slot
-
-    def common(self, cluster: str) -> int:
-        """The first face that draws every visible character of the cluster."""
-        codes = [code for code in map(ord, cluster) if not is_ignorable(code)]
-        for slot, face in enumerate(self.faces):
-            if all(map(face.draws, codes)):
-                return slot
-        listed = " ".join(f"U+{code:04X}" for code in codes)
-        raise RenderError("missing_glyph", f"{listed} is drawn by none of {[face.font.family for face in self.faces]}")
 
 
 T = TypeVar("T", bound=np.generic)

@@ -1,12 +1,19 @@
 """`glyphmill bench render`: its keys, and that its figures belong to what was drawn."""
 
 import json
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
+from PIL import features
 from typer.testing import CliRunner
 
 from datagen.bench import STAGES
+from datagen.peers import Run, ratio_to
+from fonts_manifest.scan import scan_fonts
 from glyphmill import app
+from render_engine.render import Assets
+from render_engine.spec import PageSpec, PlainGround, TextBlock
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +42,31 @@ def test_its_rates_are_those_of_its_stages(figures: dict) -> None:
     text_s = (stages["layout"] + stages["draw"]) / 1000
     assert figures["text_glyphs_per_s"] == pytest.approx(figures["glyphs_per_page_512"] / text_s, rel=0.02)
     assert figures["floor_ms_512"] < sum(stages.values()) - stages["sample"]
+
+
+def test_pillow_is_measured_with_the_layout_it_takes_by_itself(figures: dict) -> None:
+    assert figures["pillow_layout"] == ("raqm" if features.check("raqm") else "basic")
+    assert figures["ratio_to_pillow_basic"] > 1
+
+
+def test_peers_are_given_every_character_in_a_face_that_draws_it() -> None:
+    manifest, _ = scan_fonts(["package:matplotlib/mpl-data/fonts/ttf", "package:mpl_font/fonts"])
+    sans = next(face for face in manifest.faces if face.family == "DejaVu Sans")
+    noto = next(face for face in manifest.faces if face.family == "Noto Sans CJK SC")
+    block = TextBlock(
+        text="Fine 中文 text", lang="zh", box_px=(0, 0, 400, 40), face_ids=(sans.face_id, noto.face_id), size_px=16
+    )
+    spec = PageSpec(
+        width_px=400, height_px=40, family="pure", background=PlainGround(rgb=(255, 255, 255)), blocks=(block,)
+    )
+    drawn: list[tuple[str, str]] = []
+
+    def peer(canvas_HW3: np.ndarray, runs: Sequence[Run]) -> float:
+        drawn.extend((run.text, run.face_id) for run in runs)
+        return 1.0
+
+    assert ratio_to(peer, [spec], Assets(manifest.faces)) > 0
+    assert drawn == [("Fine ", sans.face_id), ("中文", noto.face_id), (" text", sans.face_id)]
 
 
 def test_skia_is_measured_where_it_is_installed(figures: dict) -> None:
