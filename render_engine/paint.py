@@ -126,6 +126,16 @@ def _add_row(flat: npt.NDArray[np.uint8], start: int, count: int, sums: npt.NDAr
 
 
 @njit(cache=True, nogil=True)
+def _rounded(value: float) -> int:
+    return np.int64(np.rint(value))
+
+
+@njit(cache=True, nogil=True)
+def _clipped(value: int) -> int:
+    return min(max(value, np.int64(0)), np.int64(255))
+
+
+@njit(cache=True, nogil=True)
 def _moved(asked: int, target: int, step: int) -> int:
     """`asked` moved by step / 255 of its way to `target`, rounded."""
     return asked + ((target - asked) * step * 2 + 255) // 510
@@ -133,8 +143,8 @@ def _moved(asked: int, target: int, step: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _signed_contrast(
-    ground: npt.NDArray[np.int64],
-    asked: npt.NDArray[np.int64],
+    ground: tuple[int, int, int],
+    asked: tuple[int, int, int],
     target: int,
     step: int,
     alpha: int,
@@ -189,10 +199,10 @@ def choose_inks(
     best_choice = -1
     for k in range(len(line_blocks)):
         block = line_blocks[k]
-        ground = np.rint(grounds[k, :3]).astype(np.int64)
-        clutter = np.int64(np.rint(grounds[k, 3]))
-        asked = asked_inks[block]
-        inverse = 255 - asked
+        ground = (_rounded(grounds[k, 0]), _rounded(grounds[k, 1]), _rounded(grounds[k, 2]))
+        clutter = _rounded(grounds[k, 3])
+        asked = (asked_inks[block, 0], asked_inks[block, 1], asked_inks[block, 2])
+        inverse = (255 - asked[0], 255 - asked[1], 255 - asked[2])
         alpha = opacities[block] * 255
         floor = floors[block]
         best_step = 0
@@ -210,18 +220,20 @@ def choose_inks(
                 tried = asked if choice < 2 else inverse
                 towards = 255 * (choice % 2)
                 shift = (clutter if towards == 255 else -clutter) if attempt < 5 else 0
-                harder = np.minimum(np.maximum(ground + shift, 0), 255)
-                # The light seen grows or falls with every step, so the least step is found by halving.
+                harder = (_clipped(ground[0] + shift), _clipped(ground[1] + shift), _clipped(ground[2] + shift))
+                # The light seen grows or falls with every step, so the least step is found by halving; mostly it is
+                # none, or the last but one does not do either.
                 low = 0
                 high = best_step
+                middle = 0
                 while low < high:
-                    middle = (low + high) // 2
                     if floor <= _signed_contrast(
                         harder, tried, towards, middle, alpha, linear, to_linear, from_linear, luminance
                     ):
                         high = middle
                     else:
                         low = middle + 1
+                    middle = best_step - 1 if low == 1 and high == best_step else (low + high) // 2
                 if low < best_step:
                     best_step = low
                     ink = tried
