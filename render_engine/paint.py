@@ -127,12 +127,12 @@ def _add_row(flat: npt.NDArray[np.uint8], start: int, count: int, sums: npt.NDAr
 
 @njit(cache=True, nogil=True)
 def _rounded(value: float) -> int:
-    return np.int64(np.rint(value))
+    return int(np.rint(value))
 
 
 @njit(cache=True, nogil=True)
 def _clipped(value: int) -> int:
-    return min(max(value, np.int64(0)), np.int64(255))
+    return min(max(value, 0), 255)
 
 
 @njit(cache=True, nogil=True)
