@@ -32,7 +32,7 @@ def cpu_s(pid: int) -> float:
 
 
 def watched(code: str, case: Path, hang_s: float = HANG_S, stall_s: float = STALL_S, **environment: str) -> Report:
-    """Run Python code that prints "start" and how it ended, a line each, for every case; end it when one takes too long.
+    """Run Python code that prints "start" and how it ended, a line each, for every case; end it when one is too slow.
 
     case: a file with the case that is at work, for the report.
     """
