@@ -1,4 +1,7 @@
-"""Coverage over the picture: every glyph of a page in one compiled call, integers only, so bytes never differ."""
+"""Coverage over the picture: every glyph of a page in one compiled call, integers only, so bytes never differ.
+
+Grey: one coverage a pixel. Sub-pixel: the red, green and blue stripe of a screen's pixel each have one of their own.
+"""
 
 import functools
 
@@ -101,3 +104,43 @@ def draw_glyphs(
                 flat[at] = _mix(flat[at], red, share)
                 flat[at + one] = _mix(flat[at + one], green, share)
                 flat[at + two] = _mix(flat[at + two], blue, share)
+
+
+@njit(cache=True, nogil=True)
+def draw_glyphs_lcd(
+    image_HW3: npt.NDArray[np.uint8],
+    entries: npt.NDArray[np.int32],
+    pixels: npt.NDArray[np.uint8],
+    found: npt.NDArray[np.int32],
+    pens: npt.NDArray[np.int32],
+    line_inks: npt.NDArray[np.uint8],
+    line_opacities: npt.NDArray[np.int32],
+    linear: bool,
+    to_linear: npt.NDArray[np.int64],
+    from_linear: npt.NDArray[np.uint8],
+    blue_first: bool,
+) -> None:
+    """As `draw_glyphs`, with bitmaps of three coverages a pixel (FreeType's FT_RENDER_MODE_LCD: the left third of the
+    pixel first). blue_first: the screen's left stripe is blue."""
+    height = image_HW3.shape[0]
+    width = image_HW3.shape[1]
+    for g in range(len(found)):
+        entry = found[g]
+        columns = entries[entry, 1]
+        x0 = pens[g, 0] + entries[entry, 3]
+        y0 = pens[g, 1] - entries[entry, 4]
+        line = pens[g, 2]
+        opacity = np.uint32(line_opacities[line])
+        for row in range(max(0, -y0), min(entries[entry, 2], height - y0)):
+            for column in range(max(0, -x0), min(columns, width - x0)):
+                base = entries[entry, 0] + (row * columns + column) * 3
+                for channel in range(3):
+                    share = _share(pixels[base + (2 - channel if blue_first else channel)], opacity)
+                    ink = np.int32(line_inks[line, channel])
+                    below = image_HW3[y0 + row, x0 + column, channel]
+                    if linear:
+                        image_HW3[y0 + row, x0 + column, channel] = _mix_linear(
+                            below, ink, share, to_linear, from_linear
+                        )
+                    else:
+                        image_HW3[y0 + row, x0 + column, channel] = _mix(below, ink, share)

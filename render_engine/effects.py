@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from render_engine.atlas import Atlas
-from render_engine.compose import draw_glyphs
-from render_engine.lcd import draw_glyphs_lcd
+from render_engine.compose import draw_glyphs, draw_glyphs_lcd
 from render_engine.shapes import draw_shapes
 from render_engine.spec import RGB, FilledBox, PhotoCrop, TextBlock
 

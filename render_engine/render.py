@@ -13,14 +13,13 @@ import numpy.typing as npt
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace
 from render_engine.atlas import LCD, MAX_BYTES, Atlas
-from render_engine.compose import draw_glyphs
+from render_engine.compose import draw_glyphs, draw_glyphs_lcd
 from render_engine.controls import plain_texts
 from render_engine.degrade import degrade
 from render_engine.effects import draw_plates, draw_under, draw_underlines, underlines
 from render_engine.face import Face, open_face
 from render_engine.grounds import draw_ground
 from render_engine.layout import LayoutScratch, lay_out_blocks, line_text
-from render_engine.lcd import draw_glyphs_lcd
 from render_engine.overlay import lay_on
 from render_engine.paint import choose_inks, measure_lines, tables
 from render_engine.shape import LANGUAGE_TAGS, FontStack
