@@ -21,20 +21,20 @@ def linear_tables() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
 
 
 @njit(cache=True, nogil=True)
-def _share(coverage: np.uint8, opacity: np.uint32) -> np.int32:
+def ink_share(coverage: np.uint8, opacity: np.uint32) -> np.int32:
     """Of the ink in 1/65536: full coverage at opacity 255 is the ink itself, to the bit."""
     return np.int32((np.uint32(coverage) * opacity * np.uint32(33026)) >> np.uint32(15))
 
 
 @njit(cache=True, nogil=True)
-def _mix(ground: np.uint8, ink: np.int32, share: np.int32) -> np.uint8:
+def mix(ground: np.uint8, ink: np.int32, share: np.int32) -> np.uint8:
     """share / 65536 of the ink over the ground, rounded."""
     below = np.int32(ground)
     return np.uint8((below * np.int32(65536) + (ink - below) * share + np.int32(32768)) >> np.int32(16))
 
 
 @njit(cache=True, nogil=True)
-def _mix_linear(
+def mix_linear(
     ground: np.uint8,
     ink: np.int32,
     share: np.int32,
@@ -91,19 +91,19 @@ def draw_glyphs(
             start = np.uint64(3) * np.uint64((y0 + row) * width + x0 + first)
             if linear:
                 for column in range(np.uint64(last - first)):
-                    share = _share(pixels[source + column], opacity)
+                    share = ink_share(pixels[source + column], opacity)
                     at = start + three * column
-                    flat[at] = _mix_linear(flat[at], red, share, to_linear, from_linear)
-                    flat[at + one] = _mix_linear(flat[at + one], green, share, to_linear, from_linear)
-                    flat[at + two] = _mix_linear(flat[at + two], blue, share, to_linear, from_linear)
+                    flat[at] = mix_linear(flat[at], red, share, to_linear, from_linear)
+                    flat[at + one] = mix_linear(flat[at + one], green, share, to_linear, from_linear)
+                    flat[at + two] = mix_linear(flat[at + two], blue, share, to_linear, from_linear)
                 continue
             # Without a question whether there is ink: asking it of every pixel costs more than mixing nothing.
             for column in range(np.uint64(last - first)):
-                share = _share(pixels[source + column], opacity)
+                share = ink_share(pixels[source + column], opacity)
                 at = start + three * column
-                flat[at] = _mix(flat[at], red, share)
-                flat[at + one] = _mix(flat[at + one], green, share)
-                flat[at + two] = _mix(flat[at + two], blue, share)
+                flat[at] = mix(flat[at], red, share)
+                flat[at + one] = mix(flat[at + one], green, share)
+                flat[at + two] = mix(flat[at + two], blue, share)
 
 
 @njit(cache=True, nogil=True)
@@ -135,12 +135,12 @@ def draw_glyphs_lcd(
             for column in range(max(0, -x0), min(columns, width - x0)):
                 base = entries[entry, 0] + (row * columns + column) * 3
                 for channel in range(3):
-                    share = _share(pixels[base + (2 - channel if blue_first else channel)], opacity)
+                    share = ink_share(pixels[base + (2 - channel if blue_first else channel)], opacity)
                     ink = np.int32(line_inks[line, channel])
                     below = image_HW3[y0 + row, x0 + column, channel]
                     if linear:
-                        image_HW3[y0 + row, x0 + column, channel] = _mix_linear(
+                        image_HW3[y0 + row, x0 + column, channel] = mix_linear(
                             below, ink, share, to_linear, from_linear
                         )
                     else:
-                        image_HW3[y0 + row, x0 + column, channel] = _mix(below, ink, share)
+                        image_HW3[y0 + row, x0 + column, channel] = mix(below, ink, share)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from render_engine.compose import linear_tables
+from render_engine.compose import ink_share, linear_tables, mix, mix_linear
 from render_engine.spec import RGB
 
 
@@ -147,23 +147,22 @@ def _signed_contrast(
     asked: tuple[int, int, int],
     target: int,
     step: int,
-    alpha: int,
+    share: int,
     linear: bool,
     to_linear: npt.NDArray[np.int64],
     from_linear: npt.NDArray[np.uint8],
     luminance: npt.NDArray[np.float64],
 ) -> float:
-    """Contrast of the moved ink as seen, at alpha / 65025 over the ground; below 1 on the wrong side of it."""
+    """Contrast of the moved ink as drawn, share / 65536 of it over the ground; below 1 on the wrong side of it."""
     ink_light = 0.0
     ground_light = 0.0
     for channel in range(3):
         weight = 0.2126 if channel == 0 else 0.7152 if channel == 1 else 0.0722
         value = _moved(asked[channel], target, step)
         if linear:
-            mixed = (to_linear[ground[channel]] * (65025 - alpha) + to_linear[value] * alpha + 32512) // 65025
-            seen = np.int64(from_linear[mixed])
+            seen = mix_linear(np.uint8(ground[channel]), np.int32(value), share, to_linear, from_linear)
         else:
-            seen = (ground[channel] * (65025 - alpha) + value * alpha + 32512) // 65025
+            seen = mix(np.uint8(ground[channel]), np.int32(value), share)
         ink_light += weight * luminance[seen]
         ground_light += weight * luminance[ground[channel]]
     ratio = (ink_light + 0.05) / (ground_light + 0.05)
@@ -203,7 +202,7 @@ def choose_inks(
         clutter = _rounded(grounds[k, 3])
         asked = (asked_inks[block, 0], asked_inks[block, 1], asked_inks[block, 2])
         inverse = (255 - asked[0], 255 - asked[1], 255 - asked[2])
-        alpha = opacities[block] * 255
+        share = ink_share(np.uint8(255), np.uint32(opacities[block]))
         floor = floors[block]
         best_step = 0
         ink = asked
@@ -228,7 +227,7 @@ def choose_inks(
                 middle = 0
                 while low < high:
                     if floor <= _signed_contrast(
-                        harder, tried, towards, middle, alpha, linear, to_linear, from_linear, luminance
+                        harder, tried, towards, middle, share, linear, to_linear, from_linear, luminance
                     ):
                         high = middle
                     else:
@@ -245,7 +244,7 @@ def choose_inks(
             kept_choice = best_choice
         for channel in range(3):
             inks[k, channel] = _moved(ink[channel], target, best_step)
-        contrast = _signed_contrast(ground, ink, target, best_step, alpha, linear, to_linear, from_linear, luminance)
+        contrast = _signed_contrast(ground, ink, target, best_step, share, linear, to_linear, from_linear, luminance)
         contrasts[k] = max(contrast, 1 / contrast)
     return -1
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import freetype
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
@@ -290,6 +290,7 @@ def test_contrast_ratios_are_those_of_wcag():
     floor=st.floats(1, 6),
     blend=st.sampled_from(["srgb", "linear"]),
 )
+@example(ground=(0, 0, 198), ink=(0, 0, 13), opacity=0.85, floor=1.0, blend="linear")
 def test_the_ink_meets_its_floor_or_the_page_is_dropped(ground, ink, opacity, floor, blend):
     spec = plain_page("墨", NOTO, 30, background=ground, ink_rgb=ink, opacity=opacity, min_contrast=floor, blend=blend)
     # the seen colours of black and white at that opacity, exactly as drawn
