@@ -2,9 +2,10 @@
 
 import random
 import shutil
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -156,22 +157,27 @@ def expected(sources: list[SourceConfig], unjudged: Path) -> list[Batch]:
 def test_any_number_of_loader_workers_gives_the_batches_of_the_shards(
     sources: list[SourceConfig], expected: list[Batch], workers: int
 ) -> None:
-    for arrival, batch in zip(arrivals(feed_of(sources), 0, 5, workers=workers), expected, strict=True):
-        assert same_batch(arrival.batch, batch)
+    with arrivals(feed_of(sources), 0, 5, workers=workers) as coming:
+        for arrival, batch in zip(coming, expected, strict=True):
+            assert same_batch(arrival.batch, batch)
+            assert arrival.first == (arrival.step == 0)
 
 
 def test_two_processes_share_the_same_global_batches(sources: list[SourceConfig], expected: list[Batch]) -> None:
-    ranks = [arrivals(feed_of(sources, rank, 2), 2, 5, ahead=True) for rank in range(2)]
-    for step, parts in enumerate(zip(*ranks, strict=True), 2):
-        for rank, part in enumerate(parts):
-            assert part.batch.row_ids == expected[step].row_ids[rank::2]
-            np.testing.assert_array_equal(part.batch.levels_B3HW, expected[step].levels_B3HW[rank::2])
+    with ExitStack() as stack:
+        feeds = [feed_of(sources, rank, 2) for rank in range(2)]
+        ranks = [stack.enter_context(arrivals(feed, 2, 5, ahead=True)) for feed in feeds]
+        for step, parts in enumerate(zip(*ranks, strict=True), 2):
+            for rank, part in enumerate(parts):
+                assert part.batch.row_ids == expected[step].row_ids[rank::2]
+                np.testing.assert_array_equal(part.batch.levels_B3HW, expected[step].levels_B3HW[rank::2])
 
 
 def test_ray_draws_the_same_batches_in_order(
     ray_session: None, sources: list[SourceConfig], expected: list[Batch]
 ) -> None:
-    got = [arrival.batch for arrival in arrivals(feed_of(sources), 0, 5, workers=2, ray="local")]
+    with arrivals(feed_of(sources), 0, 5, workers=2, ray="local") as coming:
+        got = [arrival.batch for arrival in coming]
     assert all(same_batch(a, b) for a, b in zip(got, expected, strict=True))
 
 
@@ -182,23 +188,32 @@ def test_a_worker_that_crashes_over_a_page_is_replaced_and_the_page_drawn_anew(
     poisoned = live_source(folder, Segfault(at=frozenset({(0, 2, 0)})))
     for shape in feed._sources:
         feed._sources[shape] = [poisoned]
-    rows = [row.split("-", 1)[1] for arrival in arrivals(feed, 0, 1, workers=1) for row in arrival.batch.row_ids]
+    with arrivals(feed, 0, 1, workers=1) as coming:
+        rows = [row.split("-", 1)[1] for arrival in coming for row in arrival.batch.row_ids]
     train = [number for number in range(30) if number not in poisoned.held_out][:6]
     # Besides the poisoned attempt, the first of every fourth row is rejected.
     assert rows == [f"{n // 6}-{n % 6}-{int(n == 2 or n % 6 in (1, 5))}" for n in train]
     assert "0-2-1" in rows
 
 
-def test_batches_under_way_are_bounded(unjudged: Path) -> None:
-    feed, made = feed_of([SourceConfig(name="stored", run=str(unjudged))]), []
-    ordinary: Callable[[int], Batch] = feed.batch
-    feed.batch = lambda step: made.append(step) or ordinary(step)  # type: ignore[method-assign,func-returns-value]
-    coming = arrivals(feed, 0, 50, ahead=True)
-    for step in range(3):
-        assert next(coming).step == step
-        assert max(made) <= step + 1
-    coming.close()  # type: ignore[attr-defined]
-    assert max(made) <= 3
+def test_the_next_batch_is_made_while_one_is_used_and_no_more(unjudged: Path) -> None:
+    feed = feed_of([SourceConfig(name="stored", run=str(unjudged))])
+    made: SimpleQueue[int] = SimpleQueue()
+    ordinary = feed.batch
+
+    def watched(step: int) -> Batch:
+        batch = ordinary(step)
+        made.put(step)
+        return batch
+
+    feed.batch = watched  # type: ignore[method-assign]
+    with arrivals(feed, 0, 50, ahead=True) as coming:
+        assert made.get(timeout=60) == 0, "before anybody asks"
+        for step in range(3):
+            assert next(coming).step == step
+            assert made.get(timeout=60) == step + 1, "while this one is used"
+            assert made.empty()
+    assert made.empty()
 
 
 @pytest.mark.parametrize("order", [0, 1])

@@ -90,7 +90,8 @@ def train(
         typer.echo(
             f"{report.skipped_steps} steps left out, their loss or gradient not finite or a spike: metrics.jsonl"
         )
-    typer.echo(f"data wait: {report.data_seconds / max(report.seconds, 1e-9):.1%} of {report.seconds:.0f} s of steps")
+    waited = f"{report.data_wait_share:.1%} of {report.seconds:.0f} s of steps"
+    typer.echo(f"data wait: {waited}, beside {report.first_data_seconds:.1f} s for the first batch")
     from vae.card import write_model_cards
 
     if not (out / report.ema / "README.md").is_file():

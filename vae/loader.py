@@ -6,8 +6,9 @@ A batch is a function of its step, so whoever makes it, and again after a crash,
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from itertools import islice
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -27,39 +28,43 @@ class Arrival(NamedTuple):
     batch: Batch
     waited_s: float
     """How long for it."""
+    first: bool
+    """Of this sitting: it waits for what makes batches to start."""
 
 
+@contextmanager
 def arrivals(
     feed: StagedFeed, start: int, end: int, *, workers: int = 0, ahead: bool = False, ray: str | None = None
-) -> Iterator[Arrival]:
-    """The batches of the steps from `start` to `end`, in order.
+) -> Generator[Iterator[Arrival], None, None]:
+    """The batches of the steps from `start` to `end`, in order; what makes them ahead begins at once.
 
     workers: processes beside this one; 0: this process makes them, with `ahead` in a thread while the last is used.
     ray: make them on Ray instead, as many at a time: the address of a cluster, or "local". No more batches are ever
     under way than AHEAD times the workers, so a slow trainer holds its makers back. Raises BadInput as the feed does.
     """
+    steps = range(start, end)
+    makers: AbstractContextManager[Iterator[Batch]]
     if ray is not None:
-        batches = _on_ray(feed, start, end, workers or None, None if ray == "local" else ray)
+        makers = _on_ray(feed, steps, workers or None, None if ray == "local" else ray)
     elif workers:
-        batches = _beside(feed, start, end, workers)
+        makers = _beside(feed, steps, workers)
+    elif ahead:
+        makers = _in_window(feed.batch, steps, threads=1, window=1)
     else:
-        batches = _here(feed, start, end, ahead)
-    with closing(batches):
-        for step in range(start, end):
-            began = time.perf_counter()
-            batch = next(batches)
-            yield Arrival(step, batch, time.perf_counter() - began)
+        makers = nullcontext(map(feed.batch, steps))
+    with makers as batches:
+        yield _timed(steps, batches)
 
 
-def _here(feed: StagedFeed, start: int, end: int, ahead: bool) -> Generator[Batch, None, None]:
-    if not ahead:
-        yield from map(feed.batch, range(start, end))
-        return
-    with ThreadPoolExecutor(1) as pool:
-        yield from _in_window(pool, feed.batch, start, end, 1)
+def _timed(steps: range, batches: Iterator[Batch]) -> Iterator[Arrival]:
+    for step in steps:
+        began = time.perf_counter()
+        batch = next(batches)
+        yield Arrival(step, batch, time.perf_counter() - began, step == steps.start)
 
 
-def _beside(feed: StagedFeed, start: int, end: int, workers: int) -> Generator[Batch, None, None]:
+@contextmanager
+def _beside(feed: StagedFeed, steps: range, workers: int) -> Generator[Iterator[Batch], None, None]:
     """From processes that may die: then the batch is made once more, with live pictures drawn in yet another process,
     where an address that crashes a library costs one attempt."""
     bold, careful = feed.beside(apart=False), feed.beside(apart=True)
@@ -80,8 +85,7 @@ def _beside(feed: StagedFeed, start: int, end: int, workers: int) -> Generator[B
     with ExitStack() as stack:
         for _ in range(workers):
             free.put(stack.enter_context(Child((bold, careful))))
-        pool = stack.enter_context(ThreadPoolExecutor(workers))
-        yield from _in_window(pool, make, start, end, AHEAD * workers)
+        yield stack.enter_context(_in_window(make, steps, threads=workers, window=AHEAD * workers))
 
 
 def _bold_batch(feeds: tuple[StagedFeed, StagedFeed], step: int) -> Batch:
@@ -92,34 +96,39 @@ def _careful_batch(feeds: tuple[StagedFeed, StagedFeed], step: int) -> Batch:
     return feeds[1].batch(step)
 
 
+@contextmanager
 def _in_window(
-    pool: ThreadPoolExecutor, make: Callable[[int], Batch], start: int, end: int, window: int
-) -> Generator[Batch, None, None]:
-    """What `make` gives for every step, in order, at most `window` of them under way or waiting."""
-    coming: deque[Future[Batch]] = deque()
-    steps = iter(range(start, end))
-    try:
-        while True:
-            while len(coming) < window and (step := next(steps, None)) is not None:
-                coming.append(pool.submit(make, step))
-            if not coming:
-                return
-            yield coming.popleft().result()
-    finally:
-        for future in coming:
-            future.cancel()
+    make: Callable[[int], Batch], steps: range, *, threads: int, window: int
+) -> Generator[Iterator[Batch], None, None]:
+    """What `make` gives for every step, in order; while one is used, `window` others are under way or waiting."""
+    left = iter(steps)
+    with ThreadPoolExecutor(threads) as pool:
+        coming = deque(pool.submit(make, step) for step in islice(left, window))
+
+        def batches() -> Iterator[Batch]:
+            while coming:
+                batch = coming.popleft().result()
+                coming.extend(pool.submit(make, step) for step in islice(left, 1))
+                yield batch
+
+        try:
+            yield batches()
+        finally:
+            for future in coming:
+                future.cancel()
 
 
+@contextmanager
 def _on_ray(
-    feed: StagedFeed, start: int, end: int, workers: int | None, address: str | None
-) -> Generator[Batch, None, None]:
+    feed: StagedFeed, steps: range, workers: int | None, address: str | None
+) -> Generator[Iterator[Batch], None, None]:
     from datagen.execute import run_tasks
 
     feeds = (feed.beside(apart=False), feed.beside(apart=True))
     tasks = run_tasks(
         _bold_batch,
         feeds,
-        range(start, end),
+        steps,
         workers=workers,
         address=address,
         retries=0,
@@ -127,5 +136,4 @@ def _on_ray(
         in_order=True,
     )
     with closing(tasks) as results:
-        for _, batch in results:
-            yield batch
+        yield (batch for _, batch in results)

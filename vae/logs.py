@@ -38,6 +38,8 @@ class TrainReport:
     """Wall time of the steps of all sittings, without validation and checkpoints."""
     data_seconds: float
     """The part of them that waited for pictures."""
+    first_data_seconds: float = 0.0
+    """The part of that before the first step of every sitting, in which what makes batches starts."""
     skipped_steps: int
     """Steps left out because loss or gradient was not finite, or the gradient a spike."""
     sources: dict[str, dict[str, int]]
@@ -50,6 +52,12 @@ class TrainReport:
     """Folder of the trained weights, relative to the run folder."""
     ema: str
     """Folder of their moving average."""
+
+    @property
+    def data_wait_share(self) -> float:
+        """Of the steps' time, the part that waited for pictures once they had begun to come, 0 to 1."""
+        flowing_s = self.seconds - self.first_data_seconds
+        return (self.data_seconds - self.first_data_seconds) / max(flowing_s, 1e-9)
 
 
 class TrainLog:
@@ -216,6 +224,7 @@ def write_report(
         pictures=sum(record["pictures"] for record in steps),
         seconds=round(sum(record["seconds"] for record in steps), 3),
         data_seconds=round(sum(record["data_seconds"] for record in steps), 3),
+        first_data_seconds=round(sum(record["data_seconds"] for record in steps if record.get("first")), 3),
         skipped_steps=sum(not record["finite"] for record in steps),
         sources={
             s.name: {

@@ -95,7 +95,7 @@ def _training(out: Path, trained: TrainReport) -> str:
         (f"{trained.steps:,}", "steps"),
         (f"{trained.pictures:,}", "crops trained on"),
         (f"{trained.seconds / 60:.1f} min", "wall time of the steps"),
-        (f"{trained.data_seconds / max(trained.seconds, 1e-9):.1%}", "of it waiting for data"),
+        (f"{trained.data_wait_share:.1%}", "of it waiting for data"),
     ]
     header = ["source", "training", "held out", "too small", "of other density"]
     sources = [

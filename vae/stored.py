@@ -31,6 +31,9 @@ from vae.source import NO_QUADS, Picture, SourceConfig, hold_out_key, hold_out_l
 WINDOW_GROUPS = 4
 """Row groups whose rows are shuffled together: 4 of 8 to 16 MiB are held in memory, each is read once an epoch."""
 
+KEPT_BYTES = 64 << 20
+"""A source whose pixels take no more is decoded once: a few whole pages come again and again for small crops."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowGroupRows:
@@ -52,6 +55,8 @@ class StoredSource:
     other_density: int
     digest: str
     """Of the row ids in order, held out ones marked."""
+    train_bytes: int
+    """Of the pixels of all pictures to train on."""
     shuffle: bool = True
 
     @property
@@ -66,7 +71,8 @@ class StoredSource:
 
     def reader(self, seed: int, number: int, *, with_quads: bool = False, apart: bool = True) -> "StoredReader":
         """The pictures to train on, epoch after epoch; decoding what stands in a run needs no process of its own."""
-        return StoredReader(self.train, seed, number, with_quads=with_quads, shuffle=self.shuffle)
+        keep = self.train_bytes <= KEPT_BYTES
+        return StoredReader(self.train, seed, number, with_quads=with_quads, shuffle=self.shuffle, keep=keep)
 
     def held_out_reader(self) -> "StoredReader":
         """The pictures held out, as they are stored."""
@@ -119,7 +125,7 @@ def _fitting_rows(config: SourceConfig, groups: Sequence[_Group], shape: Shape, 
     digest = hashlib.sha256()
     train: list[RowGroupRows] = []
     held_out: list[RowGroupRows] = []
-    too_small = other_density = 0
+    too_small = other_density = train_bytes = 0
     for group in groups:
         large = group.fitting(shape)
         chosen = large & group.wanted
@@ -127,7 +133,9 @@ def _fitting_rows(config: SourceConfig, groups: Sequence[_Group], shape: Shape, 
         other_density += int((large & ~group.wanted).sum())
         for row in np.flatnonzero(chosen):
             digest.update(group.ids[row].encode() + (b"\n" if group.keys[row] >= limit else b" held out\n"))
-        train += group.rows(chosen & (group.keys >= limit))
+        trained = chosen & (group.keys >= limit)
+        train_bytes += 3 * int(group.size_N2[trained].prod(1).sum())
+        train += group.rows(trained)
         held_out += group.rows(chosen & (group.keys < limit))
     source = StoredSource(
         name=config.name,
@@ -136,6 +144,7 @@ def _fitting_rows(config: SourceConfig, groups: Sequence[_Group], shape: Shape, 
         too_small=too_small,
         other_density=other_density,
         digest=digest.hexdigest(),
+        train_bytes=train_bytes,
         shuffle=config.shuffle,
     )
     if not source.train_rows:
@@ -198,7 +207,9 @@ class StoredReader:
         *,
         with_quads: bool = False,
         shuffle: bool = True,
+        keep: bool = False,
     ) -> None:
+        """keep: whether pictures stay decoded."""
         self.groups = groups
         self.seed = seed
         self.source = source
@@ -209,6 +220,7 @@ class StoredReader:
         self._epoch = functools.lru_cache(maxsize=2)(self._order_groups)
         self._window = functools.lru_cache(maxsize=2)(self._order_rows)
         self._pictures = functools.lru_cache(maxsize=WINDOW_GROUPS + 1)(self._read_group)
+        self._decoded = functools.lru_cache(maxsize=None if keep else 0)(self._decode)
         self._quads = functools.lru_cache(maxsize=WINDOW_GROUPS + 1)(self._read_quads)
 
     def locate(self, ordinal: int) -> tuple[int, int]:
@@ -221,18 +233,20 @@ class StoredReader:
 
     def fetch(self, ordinal: int) -> Picture:
         """The n-th picture. Raises BadInput when it cannot be decoded."""
+        return self._decoded(*self.locate(ordinal))
+
+    def file(self, ordinal: int) -> bytes:
+        """The file of the n-th picture, not decoded."""
         group, row = self.locate(ordinal)
+        return self._pictures(group).picture(row).tobytes()
+
+    def _decode(self, group: int, row: int) -> Picture:
         stored = self._pictures(group)
         try:
             image_HW3 = decode_picture(stored.picture(row))
         except ImageProblem as error:
             raise BadInput(f"{self.groups[group].path}: row {stored.ids[row]} is no picture: {error}") from error
         return Picture(stored.ids[row], image_HW3, self._quads_of(group, row))
-
-    def file(self, ordinal: int) -> bytes:
-        """The file of the n-th picture, not decoded."""
-        group, row = self.locate(ordinal)
-        return self._pictures(group).picture(row).tobytes()
 
     def _quads_of(self, group: int, row: int) -> npt.NDArray[np.float32]:
         if not self.with_quads:

@@ -12,7 +12,8 @@ A run folder holds
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from vae.distributed import Ranks, joined, parallel, whole
 from vae.family import build_model
 from vae.feed import StagedFeed
 from vae.guard import PATIENCE, Guard
-from vae.loader import arrivals
+from vae.loader import Arrival, arrivals
 from vae.logs import SilentLog, TrainLog, TrainReport, describe, explained, read_report, write_report
 from vae.model import GSCAutoencoder
 from vae.objective import Objective
@@ -70,9 +71,10 @@ def train(
         with _open_log(run, out, start, recipe_yaml) as log:
             for note in notes:
                 log.note(start, note)
-            if start == 0:
-                judge.validate(run, log, 0)
-            _loop(run, judge, out, recipe_hash, start, log, progress)
+            with _arrivals(run, start) as coming:
+                if start == 0:
+                    judge.validate(run, log, 0)
+                _loop(run, judge, out, recipe_hash, coming, log, progress)
         _save_models(run, out)
         if ranks.is_main:
             for source in run.feed.sources:
@@ -84,23 +86,35 @@ def train(
     return report
 
 
-def _loop(
-    run: Run, judge: "_Judge", out: Path, recipe_hash: str, start: int, log: TrainLog, progress: Progress
-) -> None:
-    """All steps from `start` on: train, log, set back what went astray, validate, keep."""
-    recipe, stage_starts = run.recipe, {stage.from_step for stage in run.recipe.stages}
-    machine, on_gpu = recipe.machine, run.ranks.device.type == "cuda"
+def _arrivals(run: Run, start: int) -> AbstractContextManager[Iterator[Arrival]]:
+    """The batches of all steps from `start` on, made as the machine's settings say."""
+    machine = run.recipe.machine
     # On a CPU a thread would take turns with OpenMP's.
-    coming = arrivals(
-        run.feed, start, recipe.steps, workers=machine.loader_workers, ahead=on_gpu, ray=machine.loader_ray
+    on_gpu = run.ranks.device.type == "cuda"
+    return arrivals(
+        run.feed, start, run.recipe.steps, workers=machine.loader_workers, ahead=on_gpu, ray=machine.loader_ray
     )
-    for step, batch, waited in coming:
+
+
+def _loop(
+    run: Run,
+    judge: "_Judge",
+    out: Path,
+    recipe_hash: str,
+    coming: Iterator[Arrival],
+    log: TrainLog,
+    progress: Progress,
+) -> None:
+    """All steps that come: train, log, set back what went astray, validate, keep."""
+    recipe, stage_starts = run.recipe, {stage.from_step for stage in run.recipe.stages}
+    for step, batch, waited, first in coming:
         began = time.perf_counter()
         if step in stage_starts:
             run.guard.forget()
         record = train_step(run, step, batch)
         run.trained.ema.update(run.trainee.autoencoder, step)
-        log.step({**record, "seconds": time.perf_counter() - began + waited, "data_seconds": waited})
+        seconds = time.perf_counter() - began + waited
+        log.step({**record, "seconds": seconds, "data_seconds": waited, "first": first})
         done, score = step + 1, None
         astray = run.guard.astray
         if astray:
