@@ -1,7 +1,6 @@
-"""The probe of diffusability: samplers against an exact answer, a generator that learns, a cache that goes on."""
+"""The probe of diffusability: a cache that goes on, a generator that learns, the figures of the whole."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -33,149 +32,12 @@ from vae.latents import Autoencoder, PictureSet, cache_latents, fit_square, list
 from vae.probe import pick_device
 from vae.probe_measure import inception_score
 from vae.probe_report import WHAT_IT_IS_NOT
-from vae.proxies import (
-    effective_channels,
-    equivariance_errors,
-    high_share,
-    knn_accuracy,
-    radial_spectrum,
-    spectral_slope,
-)
-from vae.sit import SiT, SiTConfig
-from vae.transport import Sampler, on_the_path, sample, score, velocity_loss
 
 CPU = torch.device("cpu")
 
 
 def silent(stage: str, done: int, total: int, counts: object) -> None:
     """A progress report to nobody."""
-
-
-MEAN, SPREAD = 1.5, 0.4
-
-
-def gaussian_velocity(x_BChw: torch.Tensor, t_B: torch.Tensor) -> torch.Tensor:
-    """E[e - x | x_t] when latents are N(MEAN, SPREAD^2): linear in x_t."""
-    t = t_B.view(-1, 1, 1, 1)
-    variance = (1 - t) ** 2 * SPREAD**2 + t**2
-    centred = x_BChw - (1 - t) * MEAN
-    return t / variance * centred - (MEAN + (1 - t) * SPREAD**2 / variance * centred)
-
-
-def noise(count: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, 1, 1, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-# ---- path and samplers
-
-
-def test_the_velocity_is_the_slope_of_the_path() -> None:
-    x, e = noise(5, 1), noise(5, 2)
-    here, velocity = on_the_path(x, e, torch.full((5,), 0.3, dtype=torch.float64))
-    there, _ = on_the_path(x, e, torch.full((5,), 0.31, dtype=torch.float64))
-    torch.testing.assert_close((there - here) / 0.01, velocity)
-
-
-def test_the_score_is_the_gradient_of_the_exact_log_density() -> None:
-    t = 0.35
-    x = noise(7).requires_grad_()
-    variance = (1 - t) ** 2 * SPREAD**2 + t**2
-    log_density = (-((x - (1 - t) * MEAN) ** 2) / (2 * variance)).sum()
-    (exact,) = torch.autograd.grad(log_density, x)
-    velocity = gaussian_velocity(x, torch.full((7,), t, dtype=torch.float64))
-    torch.testing.assert_close(score(x, velocity, t), exact)
-
-
-@pytest.mark.parametrize(("sampler", "order"), [("euler", 1), ("heun", 2)])
-def test_the_flow_converges_to_the_exact_map_with_its_order(sampler: Sampler, order: int) -> None:
-    e = noise(64)
-    exact = MEAN + SPREAD * e  # the probability flow of a Gaussian is linear
-    errors = [float((sample(gaussian_velocity, e, steps, sampler) - exact).abs().max()) for steps in (40, 80, 160)]
-    ratios = [errors[0] / errors[1], errors[1] / errors[2]]
-    assert ratios == pytest.approx([2**order] * 2, rel=0.15)
-    assert errors[-1] < (0.02 if order == 1 else 2e-4)
-
-
-def test_the_sde_draws_the_distribution_and_not_the_map() -> None:
-    e = noise(20_000)
-    drawn = sample(gaussian_velocity, e, 200, "sde", torch.Generator().manual_seed(1))
-    assert float(drawn.mean()) == pytest.approx(MEAN, abs=0.02)
-    assert float(drawn.std()) == pytest.approx(SPREAD, abs=0.02)
-    correlation = float(torch.corrcoef(torch.stack([drawn.flatten(), e.flatten()]))[0, 1])
-    assert abs(correlation) < 0.5  # its noise forgets where it started
-    again = sample(gaussian_velocity, e, 200, "sde", torch.Generator().manual_seed(1))
-    assert torch.equal(drawn, again)
-
-
-def test_too_few_steps_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 2 for sde, got 1"):
-        sample(gaussian_velocity, noise(1), 1, "sde")
-
-
-def test_the_loss_of_the_exact_velocity_is_what_cannot_be_known() -> None:
-    # Var[e - x | x_t] of two Gaussians: SPREAD^2 / ((1 - t)^2 SPREAD^2 + t^2).
-    x, e = MEAN + SPREAD * noise(40_000, 1), noise(40_000, 2)
-    t_B = torch.full((40_000,), 0.5, dtype=torch.float64)
-    expected = SPREAD**2 / (0.25 * SPREAD**2 + 0.25)
-    assert float(velocity_loss(gaussian_velocity, x, e, t_B).mean()) == pytest.approx(expected, rel=0.03)
-
-
-# ---- the network
-
-
-@pytest.mark.parametrize(
-    ("width", "depth", "heads", "millions"),
-    [(384, 12, 6, 33), (768, 12, 12, 130), (1024, 24, 16, 458), (1152, 28, 16, 675)],
-)
-def test_the_sizes_are_those_of_the_paper(width: int, depth: int, heads: int, millions: int) -> None:
-    # SiT, table 1 (S, B, L, XL with patch 2 on 4 channels); it counts 1,001 labels.
-    with torch.device("meta"):
-        model = SiT(SiTConfig(width=width, depth=depth, heads=heads, patch=2), 4, 32, 1001)
-    assert round(sum(p.numel() for p in model.parameters()) / 1e6) == pytest.approx(millions, abs=0.6)
-
-
-def test_an_untrained_network_gives_no_velocity() -> None:
-    model = SiT(SiTConfig(width=32, depth=2, heads=4, patch=2), 3, 8, 5)
-    x = torch.randn(2, 3, 8, 8)
-    assert torch.equal(model(x, torch.rand(2), torch.tensor([0, 4])), torch.zeros(2, 3, 8, 8))
-
-
-def test_patches_come_back_to_their_place() -> None:
-    model = SiT(SiTConfig(width=48, depth=1, heads=4, patch=2), 3, 4, 1)
-    torch.nn.init.eye_(model.embed_patch.weight.data.view(48, 12))
-    torch.nn.init.zeros_(model.position_1ND)
-    x = torch.arange(48.0).view(1, 3, 4, 4)
-    tokens = model.embed_patch(x).flatten(2).transpose(1, 2)[0, :, :12]  # channel, row, column inside the patch
-    model.blocks = torch.nn.ModuleList()
-    model.norm = torch.nn.Identity()  # type: ignore[assignment]
-    inside = tokens.view(4, 3, 2, 2).permute(0, 2, 3, 1).reshape(4, 12)  # the order that the last layer speaks
-    model.project = torch.nn.Module()  # type: ignore[assignment]
-    model.project.forward = lambda _: inside[None]  # type: ignore[method-assign]
-    assert torch.equal(model(x, torch.zeros(1), torch.zeros(1, dtype=torch.long)), x)
-
-
-def test_time_and_label_reach_the_output() -> None:
-    torch.manual_seed(0)
-    model = SiT(SiTConfig(width=32, depth=2, heads=4), 3, 4, 2)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    x = torch.randn(1, 3, 4, 4)
-
-    def out(t: float, label: int) -> torch.Tensor:
-        return model(x, torch.tensor([t]), torch.tensor([label]))
-
-    assert not torch.allclose(out(0.1, 0), out(0.9, 0))
-    assert not torch.allclose(out(0.1, 0), out(0.1, 1))
-
-
-def test_heads_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(ValueError, match="got 30 and 4"):
-        SiTConfig(width=30, heads=4)
-    with pytest.raises(ValueError, match="7 latent cells"):
-        SiT(SiTConfig(width=32, heads=4, patch=2), 3, 7, 1)
-
-
-# ---- pictures and latents
 
 
 def tiny_vae(folder: Path) -> Path:
@@ -336,9 +198,6 @@ def test_a_video_autoencoder_sees_a_picture_as_one_frame(tmp_path: Path) -> None
         assert torch.equal(opened.decode(latent), model.decode(frames).sample[:, :, 0])
 
 
-# ---- training and sampling
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 5), st.integers(1, 9), st.integers(2, 12))
 def test_every_epoch_takes_every_latent_once(seed: int, batch: int, rows: int) -> None:
@@ -400,59 +259,6 @@ def test_a_device_that_is_not_there_is_one_sentence() -> None:
             pick_device("cuda")
 
 
-# ---- proxies
-
-
-def test_white_noise_is_flat_and_a_blur_is_not() -> None:
-    white = torch.randn(64, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    frequency, power = radial_spectrum(white)
-    assert frequency.tolist() == [n / 16 for n in range(1, 9)]
-    assert power == pytest.approx(1 / 8, rel=0.15)
-    assert spectral_slope(frequency, power) == pytest.approx(0, abs=0.1)
-    assert high_share(frequency, power) == pytest.approx(0.5, abs=0.02)
-    blurred = torch.nn.functional.avg_pool2d(white, 3, stride=1, padding=1)
-    assert high_share(*radial_spectrum(blurred)) < 0.2
-    assert spectral_slope(*radial_spectrum(blurred)) < -1
-
-
-def test_a_wave_stands_at_its_frequency() -> None:
-    x = torch.arange(16.0)
-    wave = torch.sin(2 * math.pi * x * 4 / 16 + 0.3).expand(1, 1, 16, 16)
-    frequency, power = radial_spectrum(wave)
-    assert frequency[power.argmax()] == 0.25
-    with pytest.raises(ValueError, match="4 x 4"):
-        radial_spectrum(torch.zeros(1, 1, 3, 8))
-
-
-def test_channels_that_repeat_each_other_count_once() -> None:
-    base = torch.randn(50, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert effective_channels(base) == pytest.approx(2, abs=0.05)
-    assert effective_channels(torch.cat([base[:, :1], -base[:, :1], base[:, :1]], 1)) == pytest.approx(1, abs=1e-6)
-
-
-def test_neighbours_know_a_class_that_is_there() -> None:
-    generator = torch.Generator().manual_seed(0)
-    labels = np.arange(60) % 3
-    directions = torch.randn(3, 8, 4, 4, generator=generator)
-    clear = directions[labels] + 0.3 * torch.randn(60, 8, 4, 4, generator=generator)
-    assert knn_accuracy(clear, labels, 5) == (1.0, pytest.approx(1 / 3))
-    blind, _ = knn_accuracy(torch.randn(60, 8, 4, 4, generator=generator), labels, 5)
-    assert blind < 0.6
-    with pytest.raises(ValueError, match="2 classes"):
-        knn_accuracy(clear, np.zeros(60, np.int64), 5)
-
-
-def test_a_mean_of_pixels_is_equivariant_and_a_fixed_pattern_is_not() -> None:
-    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    pool, unpool = torch.nn.AvgPool2d(4), torch.nn.Upsample(scale_factor=4)
-    errors = equivariance_errors(pool, unpool, images)
-    assert {name: error for name, (error, _) in errors.items()} == pytest.approx(dict.fromkeys(errors, 0), abs=1e-9)
-    pattern = torch.linspace(-1, 1, 8).expand(1, 3, 8, 8)
-    biased = equivariance_errors(lambda x: pool(x) + pattern[..., : x.shape[2] // 4, : x.shape[3] // 4], unpool, images)
-    assert biased["turned 180"][0] > 0.5
-    assert biased["turned 180"][1] < errors["turned 180"][1]
-
-
 def test_an_autoencoder_needs_flat_latents(vae_folder: Path) -> None:
     class Video(torch.nn.Module):
         def encode(self, x: torch.Tensor) -> object:
@@ -460,9 +266,6 @@ def test_an_autoencoder_needs_flat_latents(vae_folder: Path) -> None:
 
     with pytest.raises(BadInput, match="no \\(B, C, h, w\\)"):
         Autoencoder(Video(), CPU, 32)
-
-
-# ---- what is measured, and the whole
 
 
 def test_the_inception_score_of_known_classes() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from engine_runs import make_inputs, make_recipe
-from test_vae_train import HASH, kill_at, recipe, same_weights
+from train_runs import HASH, kill_at, recipe, same_weights
 from vae_runs import stripes, write_run
 
 from datagen.recipes import recipe_to_yaml
