@@ -16,7 +16,10 @@ _MAX_SIDE_PX = 640
 
 
 def write_page(path: Path, title: str, lead: str, sections: Sequence[tuple[str, str]]) -> None:
-    """Write the page whole or not at all. `sections` are (heading, HTML); headings become the table of contents."""
+    """Write the page whole or not at all. `sections` are (heading, HTML); headings become the table of contents.
+
+    A click enlarges a figure's picture, arrow keys then change to those beside it.
+    """
     contents = "".join(f'<a href="#s{n}">{escape(heading)}</a>' for n, (heading, _) in enumerate(sections))
     body = "".join(f'<h2 id="s{n}">{escape(heading)}</h2>{html}' for n, (heading, html) in enumerate(sections))
     css, script = (_HERE / "page.css").read_text(encoding="utf-8"), (_HERE / "page.js").read_text(encoding="utf-8")
@@ -25,7 +28,7 @@ def write_page(path: Path, title: str, lead: str, sections: Sequence[tuple[str, 
         f'<meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title><style>{css}</style></head><body><main>"
         f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p><nav>{contents}</nav>{body}</main>'
-        f'<dialog><img alt="enlarged picture"></dialog><script>{script}</script></body></html>\n'
+        f'<dialog><p></p><img alt="enlarged picture"></dialog><script>{script}</script></body></html>\n'
     )
     unfinished = path.with_name(path.name + ".part")
     unfinished.write_text(document, encoding="utf-8")

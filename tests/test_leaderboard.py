@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from datagen.decode import decode_image
 from fonts_manifest.errors import BadInput
 from vae.leaderboard import LeaderboardRecipe, SetConfig, run_leaderboard, write_set
 from vae.leaderboard_page import differences, write_leaderboard_page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,30 @@ def test_codecs_are_scored_and_a_missing_one_has_its_reason(photographs: Path, t
     assert "FLUX on small: FLUX" in page
     assert page.index("<th>PSNR") < page.index("<th>Images/s") < page.index("<th>Encoder M")
     assert "<th>Set" not in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # playwright's own transport
+def test_arrow_keys_change_pictures_in_one_place(photographs: Path, tmp_path: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    recipe = make_recipe(photographs)
+    page_file = write_leaderboard_page(run_leaderboard(recipe, tmp_path), recipe, tmp_path)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(page_file.resolve().as_uri())
+        small = [picture.get_attribute("src") for picture in page.locator("figure img").all()]
+        page.locator("figure img").nth(1).click()
+        seen = []
+        for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft"):
+            seen.append((page.locator("dialog img").get_attribute("src"), page.locator("dialog p").inner_text()))
+            page.keyboard.press(key)
+        assert [small.index(source) for source, _ in seen] == [1, 2, 0, 1], "round and round the row of one original"
+        assert "JPEG" in seen[0][1]
+        assert "DCT" in seen[1][1]
+        page.keyboard.press("Escape")
+        assert not page.locator("dialog").is_visible()
+        browser.close()
 
 
 def test_a_second_run_makes_only_what_has_changed(photographs: Path, tmp_path: Path) -> None:

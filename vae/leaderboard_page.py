@@ -31,7 +31,8 @@ def write_leaderboard_page(entries: Sequence[Entry], recipe: LeaderboardRecipe, 
         sections.append(("Without figures", "".join(map(paragraph, problems))))
     names = ", ".join(chosen.name for chosen in recipe.sets)
     path = out / "leaderboard.html"
-    write_page(path, "Leaderboard", f"{len(recipe.codecs)} codecs on {names}. A click enlarges a picture.", sections)
+    lead = f"{len(recipe.codecs)} codecs on {names}. A click enlarges a picture, arrow keys then change the codec."
+    write_page(path, "Leaderboard", lead, sections)
     return path
 
 
