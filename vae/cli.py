@@ -3,16 +3,17 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
 from datagen.cli import bench_app
 from vae.bench_cli import bench_eval, bench_load, bench_vae
+from vae.model_cli import FirstUnlessNamed, model_app
 
 if TYPE_CHECKING:
+    from datagen.recipes import R
     from vae.tokenbench import BuildReport
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -29,29 +30,21 @@ for name, verb in (("eval", bench_eval), ("load", bench_load), ("vae", bench_vae
     bench_app.command(name)(verb)
 
 
-class _FirstUnlessNamed(TyperGroup):
-    """Words that name no command are those of the first: `train RECIPE` is `train run RECIPE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the first command's name before words that name none."""
-        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
-        return super().parse_args(ctx, args if named or not args else [next(iter(self.commands)), *args])
-
-
 train_app = typer.Typer(
-    cls=_FirstUnlessNamed,
+    cls=FirstUnlessNamed,
     no_args_is_help=True,
     help="Train a GSC autoencoder: `train RECIPE --out FOLDER`; `train plan RECIPE` shows its stages beforehand.",
 )
 app.add_typer(train_app, name="train", rich_help_panel="Train and judge")
-model_app = typer.Typer(
-    cls=_FirstUnlessNamed,
-    no_args_is_help=True,
-    help="What a model is before it is trained: `model NAME`; a PCA basis for its skips: `model fit-basis RUN...`.",
-)
 app.add_typer(model_app, name="model", rich_help_panel="Train and judge")
 mix_app = typer.Typer(help="What a training recipe mixes: `mix plan RECIPE`.", no_args_is_help=True)
 app.add_typer(mix_app, name="mix", rich_help_panel="Train and judge")
+
+
+def _load(recipe: str, kind: "type[R]", overrides: list[str] | None) -> "R":
+    from datagen.recipes import find_recipe, load_recipe
+
+    return load_recipe(find_recipe(recipe, [BUNDLED]), kind, overrides or [])
 
 
 @mix_app.callback()
@@ -72,11 +65,11 @@ def train(
     Several processes: `torchrun --nproc-per-node 8 -m vae train RECIPE`, or `accelerate launch -m vae train RECIPE`.
     """
     from datagen.progress import show_progress
-    from datagen.recipes import find_recipe, load_recipe, recipe_to_yaml
+    from datagen.recipes import recipe_to_yaml
     from vae import train as trainer
     from vae.recipes import TrainRecipe, training_hash
 
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), TrainRecipe, overrides or [])
+    loaded = _load(recipe, TrainRecipe, overrides)
     is_main = os.environ.get("RANK", "0") == "0"
     with show_progress(None if is_main else Console(quiet=True)) as progress:
         report = trainer.train(
@@ -106,11 +99,10 @@ def plan(
     out: Annotated[Path | None, typer.Option(help="Draw it too: a file ending in .svg or .png.")] = None,
 ) -> None:
     """Print what changes over the steps of a recipe: crops, batches, sources, learning rate, losses, margins."""
-    from datagen.recipes import find_recipe, load_recipe
     from vae.plan import draw_plan, plan_table
     from vae.recipes import TrainRecipe
 
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), TrainRecipe, overrides or [])
+    loaded = _load(recipe, TrainRecipe, overrides)
     for line in plan_table(loaded):
         typer.echo(line)
     if out is not None:
@@ -128,10 +120,9 @@ def ablate(
 ) -> None:
     """Train variants of one recipe from equal seeds on equal pictures; tables and a plot of their figures by step."""
     from datagen.progress import show_progress
-    from datagen.recipes import find_recipe, load_recipe
     from vae.ablate import AblationRecipe, run_ablation
 
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), AblationRecipe, overrides or [])
+    loaded = _load(recipe, AblationRecipe, overrides)
     with show_progress() as progress:
         run_ablation(loaded, out, progress)
     typer.echo((out / "ablation.md").read_text(encoding="utf-8"))
@@ -145,11 +136,10 @@ def mix_plan(
     out: Annotated[Path | None, typer.Option(help="Draw it too: a file ending in .svg or .png.")] = None,
 ) -> None:
     """Print the ratios of the sources over the steps and how many epochs of each a training run takes."""
-    from datagen.recipes import find_recipe, load_recipe
     from vae.mix_plan import draw_mixture, mixture_table, supplies
     from vae.recipes import TrainRecipe
 
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), TrainRecipe, overrides or [])
+    loaded = _load(recipe, TrainRecipe, overrides)
     found = supplies(loaded)
     for line in mixture_table(loaded, found):
         typer.echo(line)
@@ -186,11 +176,10 @@ def leaderboard(
 ) -> None:
     """Reconstruct and score any list of autoencoders, picture formats and linear maps on any list of sets."""
     from datagen.progress import show_progress
-    from datagen.recipes import find_recipe, load_recipe
     from vae.leaderboard import LeaderboardRecipe, run_leaderboard
     from vae.leaderboard_page import write_leaderboard_page
 
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), LeaderboardRecipe, overrides or [])
+    loaded = _load(recipe, LeaderboardRecipe, overrides)
     with show_progress() as progress:
         entries = run_leaderboard(loaded, out, progress)
     typer.echo((out / "leaderboard.md").read_text(encoding="utf-8"))
@@ -262,79 +251,6 @@ def eval_(
         typer.echo(f"- {note}")
 
 
-@model_app.command("describe")
-def model_describe(
-    name: Annotated[str, typer.Argument(help="f16c64, f16c128, f32c128, f32c192 or demo_f16c64.")],
-    images: Annotated[
-        str | None, typer.Option(help="Pictures to measure the bare skip on; the demo's photographs unless given.")
-    ] = None,
-    basis: Annotated[Path | None, typer.Option(help="A file of `model fit-basis`: the PCA that is measured.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-) -> None:
-    """Parameters, operations, memory, receptive field, and what its skip keeps without the network."""
-    from vae.facts import describe_model
-    from vae.yardstick import describe_bare_skip
-
-    described = describe_model(name) | {"bare_skip_psnr_db": describe_bare_skip(name, images, basis)}
-    if as_json:
-        typer.echo(json.dumps(described))
-        return
-    for key, value in described.items():
-        for part, number in value.items() if isinstance(value, dict) else [("", value)]:
-            shown = number if isinstance(number, str | None) else format(number, ",.4g" if number < 1000 else ",")
-            typer.echo(f"{f'{key} {part}':30} {'too few pictures' if shown is None else shown}")
-
-
-@model_app.command("fit-basis")
-def model_fit_basis(
-    runs: Annotated[list[str], typer.Argument(help="Folders of finished runs, whose shards hold the pictures.")],
-    model: Annotated[str, typer.Option(help="The model that the basis is for; others of its compression take it too.")],
-    out: Annotated[Path, typer.Option(help="The file, .safetensors: `model.basis_file` in a recipe of training.")],
-    cells: Annotated[int | None, typer.Option(min=1, help="Cells to fit to; 30 for each of their numbers.")] = None,
-) -> None:
-    """Make the PCA basis of a model's skips from the pictures of finished runs."""
-    from datagen.progress import show_progress
-    from vae.basis import save_basis
-    from vae.facts import shape_only
-    from vae.family import model_config
-    from vae.yardstick import fit_basis
-
-    config = model_config(model)
-    shape = shape_only(config)
-    rows = max((len(skip.basis) for skip in shape.skips), default=config.latent_channels)
-    with show_progress() as progress:
-        fitted, facts = fit_basis(
-            runs, shape.compression, rows, cells=cells, advance=lambda done, total: progress("fit", done, total, {})
-        )
-    save_basis(fitted, facts, out)
-    typer.echo(f"{out}: {rows} components of {facts.cells:,} cells keep {facts.explained:.2%} of their variance")
-
-
-@model_app.command("card")
-def model_card(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished training run.")],
-) -> None:
-    """Write the model cards of a run anew: recipe, data, licences, figures and pictures, beside its weights."""
-    from vae.card import write_model_cards
-
-    for card in write_model_cards(run):
-        typer.echo(str(card))
-
-
-@model_app.command("statistics")
-def model_statistics(
-    folder: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
-    images: Annotated[str, typer.Option(help="A picture, a folder of pictures, or a glob.")],
-) -> None:
-    """Measure mean and deviation of every latent channel on pictures, and write them into the model's config.json."""
-    from vae.channel_statistics import write_channel_statistics
-
-    cells, problems = write_channel_statistics(folder, images)
-    for name, problem in problems:
-        typer.echo(f"left out: {name}: {problem}", err=True)
-    typer.echo(f"{folder / 'config.json'}: latents_mean and latents_std of {cells:,} cells")
-
-
 @app.command(rich_help_panel="Train and judge")
 def probe(
     recipe: Recipe,
@@ -349,12 +265,12 @@ def probe(
 ) -> None:
     """How easily a diffusion model learns an autoencoder's latents: a small SiT, its samples, and cheap proxies."""
     from datagen.progress import show_progress
-    from datagen.recipes import find_recipe, load_recipe, recipe_hash
+    from datagen.recipes import recipe_hash
     from vae.generator import ProbeRecipe
     from vae.probe import run_probe
     from vae.probe_report import probe_markdown
 
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), ProbeRecipe, overrides or [])
+    loaded = _load(recipe, ProbeRecipe, overrides)
     with show_progress() as progress:
         report = run_probe(loaded, recipe_hash(loaded), out, device=device, inception=inception, progress=progress)
     typer.echo(probe_markdown(report))
@@ -396,12 +312,11 @@ def tokenbench_build(
 ) -> None:
     """Cut, read, filter and deduplicate text blocks; write the crops and a page to inspect them by eye."""
     from datagen.progress import show_progress
-    from datagen.recipes import find_recipe, load_recipe
     from vae.candidates import TokenBenchRecipe
     from vae.review import apply_review, write_review
     from vae.tokenbench import build
 
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), TokenBenchRecipe, overrides or [])
+    loaded = _load(recipe, TokenBenchRecipe, overrides)
     with show_progress() as progress:
         report = build(
             loaded, pages, annotations, out, executor=executor, workers=workers, reader=reader, progress=progress
