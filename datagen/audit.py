@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 import numpy as np
@@ -19,15 +19,16 @@ from datagen.cascade import (
     calibration_from_json,
     calibration_to_json,
     check_calibration,
-    line_chances,
-    uncertain_lines,
+    decide_lines,
 )
 from datagen.child import Child, ChildDied
 from datagen.commit import Judged, committed_shards, start_run
-from datagen.execute import Executor, run_tasks
+from datagen.execute import Crew, run_tasks
 from datagen.judge import (
     JudgeConfig,
     LineReading,
+    clean_px,
+    is_small,
     is_visible,
     judge_page,
     judge_read,
@@ -47,7 +48,7 @@ from datagen.storage import Folder
 from datagen.verdict import Verdict
 from fonts_manifest.errors import BadInput
 from render_engine.render import Assets, render_ink
-from render_engine.spec import PageSpec, RenderedPage
+from render_engine.spec import PageSpec, RenderedLine, RenderedPage
 
 CALIBRATION = "calibration.json"
 READINGS = "readings"
@@ -74,27 +75,34 @@ class CascadeJudge:
     calibration: Calibration
     config: JudgeConfig
     threshold: float
-    """`cascade.worth` above which a line is read."""
+    """`page_effect.worth` above which a line is read."""
     seed: int
 
     def __call__(self, page: RenderedPage, spec: PageSpec, assets: Assets, address: Address) -> Judgement:
         """The judgement of one page."""
         config, lines = self.config, page.lines
-        features_NF = line_features(lines, page.image_HW3, render_ink(spec, assets)) if lines else np.zeros((0, 0))
-        chances = line_chances(self.calibration.model, features_NF, lines, config)
-        uncertain = uncertain_lines(chances, lines, self.threshold)
+        features_NF = line_features(page, render_ink(spec, assets)) if lines else np.zeros((0, 0))
         audited = bool(lines) and rng_for_page(self.seed, address, _AUDIT).random() < config.audit
-        wanted = range(len(lines)) if audited else uncertain
-        found = read_lines(open_recognizer(config.recognizer), page, assets, wanted) if wanted else []
-        readings = dict(zip(wanted, found, strict=True))
-        verdict, legible = self._decide(page, chances, {number: readings[number] for number in uncertain})
+        whole = read_lines(open_recognizer(config.recognizer), page, assets) if audited else None
+        readings: dict[int, LineReading] = {}
+
+        def read(number: int) -> LineReading:
+            if whole is not None:
+                readings[number] = whole[number]
+            else:
+                reader, enough = open_recognizer(config.recognizer), config.min_line_ned
+                (readings[number],) = read_lines(reader, page, assets, [number], good_enough=enough)
+            return readings[number]
+
+        chances = decide_lines(self.calibration, features_NF, lines, config, self.threshold, read)
+        verdict, legible = self._decide(page, chances, readings)
         judgement = Judgement(
             verdict=verdict,
             judged_by="cascade",
             readings=tuple(readings.get(number) for number in range(len(lines))),
             legibility=tuple(chances),
         )
-        return self._audited(judgement, found, legible, page) if audited else judgement
+        return judgement if whole is None else self._audited(judgement, whole, legible, page)
 
     def _decide(
         self, page: RenderedPage, chances: Sequence[float], readings: Mapping[int, LineReading]
@@ -103,13 +111,20 @@ class CascadeJudge:
         legibility, legible = [], []
         for number, (line, chance) in enumerate(zip(page.lines, chances, strict=True)):
             if number in readings:
-                value = read_legibility(readings[number], line, self.config)
+                value = self._legibility(readings[number], line)
                 legible.append(value >= self.config.min_line_ned)
             else:
                 value = self.calibration.expected_legibility(chance) if is_visible(line, self.config) else 0.0
                 legible.append(chance >= 0.5)
             legibility.append(value)
         return judge_page(page.lines, legibility, legible, self.config), legible
+
+    def _legibility(self, reading: LineReading, line: RenderedLine) -> float:
+        """Of a line that was read. Small print that is legible whatever its clean print says is worth at least as much
+        as legible lines mostly are, also where an audit has read the clean print."""
+        if is_small(line) and reading.read_ned >= self.config.min_line_ned:
+            return max(reading.read_ned, self.calibration.legibility_good)
+        return read_legibility(reading, line, self.config)
 
     def _audited(
         self, judgement: Judgement, readings: Sequence[LineReading], legible: Sequence[bool], page: RenderedPage
@@ -202,14 +217,7 @@ def made_for(plan: GeneratePlan) -> dict[str, str]:
     return {"pages": pages} | plan.identity.inputs
 
 
-def calibration_of_run(
-    plan: GeneratePlan,
-    *,
-    executor: Executor = "ray",
-    workers: int | None = None,
-    address: str | None = None,
-    progress: ProgressReport = silent,
-) -> Calibration:
+def calibration_of_run(plan: GeneratePlan, *, progress: ProgressReport = silent, **crew: Unpack[Crew]) -> Calibration:
     """What the cascade of a run goes by: the calibration that the recipe names, or one made now. It lies in the run
     folder afterwards.
 
@@ -218,7 +226,7 @@ def calibration_of_run(
     """
     name = plan.judge_config.calibration
     if name is None:
-        return calibrate_run(plan, executor=executor, workers=workers, address=address, progress=progress)
+        return calibrate_run(plan, progress=progress, **crew)
     calibration, folder = _named_calibration(plan, name), Folder(plan.out)
     if not folder.exists(CALIBRATION):
         folder.publish(CALIBRATION, calibration_to_json(calibration))
@@ -237,13 +245,7 @@ def _named_calibration(plan: GeneratePlan, name: str) -> Calibration:
 
 
 def calibrate_recipe(
-    recipe: GenerateRecipe,
-    out: str,
-    *,
-    executor: Executor = "ray",
-    workers: int | None = None,
-    address: str | None = None,
-    progress: ProgressReport = silent,
+    recipe: GenerateRecipe, out: str, *, progress: ProgressReport = silent, **crew: Unpack[Crew]
 ) -> Calibration:
     """Calibrate for a recipe in a folder of its own; what was read there before for the same recipe is used again.
 
@@ -255,17 +257,10 @@ def calibrate_recipe(
     recipe = recipe.model_copy(update={"rows": 1, "rows_per_shard": 1, "judge": settings})
     plan = make_plan(recipe, recipe_hash(recipe), recipe_to_yaml(recipe), out)
     start_run(Folder(out), plan.identity)
-    return calibrate_run(plan, executor=executor, workers=workers, address=address, progress=progress)
+    return calibrate_run(plan, progress=progress, **crew)
 
 
-def calibrate_run(
-    plan: GeneratePlan,
-    *,
-    executor: Executor = "ray",
-    workers: int | None = None,
-    address: str | None = None,
-    progress: ProgressReport = silent,
-) -> Calibration:
+def calibrate_run(plan: GeneratePlan, *, progress: ProgressReport = silent, **crew: Unpack[Crew]) -> Calibration:
     """Read a sample of lines and calibrate the cascade on it, or take the calibration from the run folder.
 
     What a run that was cut off has read is not read again. Raises BadInput when shards are there whose calibration is
@@ -279,7 +274,7 @@ def calibrate_run(
         return calibration
     if committed_shards(folder):
         raise BadInput(f"{folder.describe(CALIBRATION)}: is gone, but the shards depend on it; remove the folder")
-    pages = _read_sample(plan, folder, executor, workers, address, progress)
+    pages = _read_sample(plan, folder, progress, **crew)
     reader = open_recognizer(plan.judge_config.recognizer).name
     calibration = calibrate(pages, plan.judge_config, reader=reader, made_for=made_for(plan))
     folder.publish(CALIBRATION, calibration_to_json(calibration))
@@ -287,12 +282,7 @@ def calibrate_run(
 
 
 def _read_sample(
-    plan: GeneratePlan,
-    folder: Folder,
-    executor: Executor,
-    workers: int | None,
-    address: str | None,
-    progress: ProgressReport,
+    plan: GeneratePlan, folder: Folder, progress: ProgressReport, **crew: Unpack[Crew]
 ) -> list[list[SampledLine]]:
     """The lines of every page of the sample, read in this start or before."""
     total = plan.judge_config.sample_pages
@@ -301,9 +291,7 @@ def _read_sample(
     todo = [chunk for chunk in range(chunks) if _chunk_name(chunk) not in there]
     done = total - sum(len(_chunk(plan, chunk)) for chunk in todo)
     progress("read", done, total, {})
-    tasks = run_tasks(
-        _read_chunk, plan, todo, executor=executor, workers=workers, address=address, rescue=_read_chunk_with_care
-    )
+    tasks = run_tasks(_read_chunk, plan, todo, rescue=_read_chunk_with_care, **crew)
     with closing(tasks) as results:
         for chunk, _ in results:
             done += len(_chunk(plan, chunk))
@@ -315,8 +303,8 @@ def _chunk(plan: GeneratePlan, chunk: int) -> list[Address]:
     """Pages of the sample in small tasks, so that every worker is busy to the end."""
     first = chunk * _PAGES_A_CHUNK
     count = min(_PAGES_A_CHUNK, plan.judge_config.sample_pages - first)
-    # Every chunk is a shard of its own: other faces and sizes.
-    return [Address(SAMPLE_SHARD + chunk, row) for row in range(count)]
+    # Every page is of a shard of its own: other faces and sizes, of which a shard has few.
+    return [Address(SAMPLE_SHARD + first + page, 0) for page in range(count)]
 
 
 def _chunk_name(chunk: int) -> str:
@@ -351,7 +339,7 @@ def read_sample_page(plan: GeneratePlan, address: Address) -> list[SampledLine]:
     count = min(LINES_A_PAGE, len(page.lines))
     numbers = np.sort(rng.choice(len(page.lines), count, replace=False)).tolist()
     lines = [page.lines[number] for number in numbers]
-    features_NF = line_features(lines, page.image_HW3, render_ink(sampled.spec, workshop.assets))
+    features_NF = line_features(page, render_ink(sampled.spec, workshop.assets), numbers)
     readings = read_lines(open_recognizer(config.recognizer), page, workshop.assets, numbers)
     found = []
     for line, reading, features_F in zip(lines, readings, features_NF, strict=True):
@@ -362,7 +350,9 @@ def read_sample_page(plan: GeneratePlan, address: Address) -> list[SampledLine]:
                 legibility=legibility,
                 legible=legibility >= config.min_line_ned,
                 visible=is_visible(line, config),
+                read_ned=reading.read_ned,
                 price_px=reading_px(line),
+                clean_px=clean_px(line),
                 weight=len(page.lines) / count,
             )
         )

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from fonts_manifest.errors import BadInput
 
@@ -19,6 +19,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Executor = Literal["serial", "ray"]
+
+
+class Crew(TypedDict, total=False):
+    """Who works on tasks: what `run_tasks` takes by these names, for those who pass it on."""
+
+    executor: Executor
+    workers: int | None
+    address: str | None
+
 
 RETRIES = 3
 """How often a task is started again after the process that ran it died."""

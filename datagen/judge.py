@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from datagen.legibility import colour_step
+from datagen.legibility import colour_step, quad_as_read
 from datagen.ocr import Recognizer, count_characters, ned
 from datagen.ppocr import input_width
 from datagen.verdict import Verdict
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 CLEAN_BELOW_PX = 8.0
 """From this em on, clean print is read at .99 and better (11 faces, English and Chinese): its NED is taken as 1.0."""
 _CLEAN_BELOW_INK_PX = 6.0  # the same for faces that draw small for their em
-_NOTHING_TO_GAIN = 0.98  # NED above which dividing by the clean NED cannot matter
-_FIXED_PX = 40
-"""Of the recogniser's input, as dear as all that a line costs whatever its width."""
+NOTHING_TO_GAIN = 0.98
+"""NED above which dividing by the clean NED cannot matter."""
+_DRAWING_PX = 60
+"""Pixels of the recogniser's input that cost as much as drawing clean print (6 ms where a pixel takes .1)."""
+_NO_RULES = {ord("_"): None, ord("\uff3f"): None}
 _CERTIFIABLE = 0.3
 """Clean NED under which the reader knows nothing about a line (LXGW WenKai at 5 px: .16): contrast decides then."""
 
@@ -59,7 +61,7 @@ class JudgeConfig(Config):
     many is read in full instead, which costs less."""
     agreement: float = Field(default=0.99, ge=0.5, le=1)
     """So many decisions about lines should be those of full OCR: uncertain lines are read until that is expected."""
-    ocr_share: float = Field(default=0.06, ge=0, le=1)
+    ocr_share: float = Field(default=0.07, ge=0, le=1)
     """The most that reading uncertain lines may cost, as a share of reading every line; an expectation, and a tenth is
     left for what it errs by and for the audit."""
     audit: float = Field(default=0.01, ge=0, le=1)
@@ -82,26 +84,38 @@ class LineReading:
 
 
 def read_lines(
-    recognizer: Recognizer, page: RenderedPage, assets: "Assets", numbers: Sequence[int] | None = None
+    recognizer: Recognizer,
+    page: RenderedPage,
+    assets: "Assets",
+    numbers: Sequence[int] | None = None,
+    *,
+    good_enough: float = NOTHING_TO_GAIN,
 ) -> list[LineReading]:
     """Read lines of `page` at their known places, and their clean print where that matters (small and misread).
 
-    numbers: which lines, all unless given; the readings come in their order.
+    numbers: which lines, all unless given; the readings come in their order. good_enough: NED from which the clean
+    print is not read: `min_line_ned` for those who only want to know whether the line is legible.
     """
     from render_engine.render import render_clean_line
 
     readings = []
     lines = page.lines if numbers is None else [page.lines[number] for number in numbers]
-    seen = recognizer.read_lines(page.image_HW3, [_with_margin(line) for line in lines])
+    seen = recognizer.read_lines(page.image_HW3, [quad_as_read(line) for line in lines])
     for line, reading in zip(lines, seen, strict=True):
-        read_ned, clean_ned = ned(line.text, reading.text), 1.0
-        if is_small(line) and read_ned < _NOTHING_TO_GAIN:
+        read_ned, clean_ned = _ned(line.text, reading.text), 1.0
+        if is_small(line) and read_ned < good_enough:
             clean_HW3 = render_clean_line(line, assets)
             height, width = clean_HW3.shape[:2]
             whole = (0.0, 0.0, float(width), 0.0, float(width), float(height), 0.0, float(height))
-            clean_ned = ned(line.text, recognizer.read_lines(clean_HW3, [whole])[0].text)
+            clean_ned = _ned(line.text, recognizer.read_lines(clean_HW3, [whole])[0].text)
         readings.append(LineReading(read_ned=read_ned, clean_ned=clean_ned))
     return readings
+
+
+def _ned(text: str, read: str) -> float:
+    """`ned` without the rules that a form leaves to be written on: they are drawn as characters, and no reader spells
+    them ("Name: ______" is read as "Name:" on the cleanest print)."""
+    return ned(text.translate(_NO_RULES), read.translate(_NO_RULES))
 
 
 def is_small(line: RenderedLine) -> bool:
@@ -110,26 +124,17 @@ def is_small(line: RenderedLine) -> bool:
 
 
 def reading_px(line: RenderedLine) -> int:
-    """What reading a line costs, in pixels of the recogniser's input: its width, and a fixed part; twice for small
-    lines, whose clean print is read as well when they are misread."""
-    corners_42 = np.asarray(_with_margin(line)).reshape(4, 2)
+    """What reading a line costs, in pixels of the recogniser's input: its width. What else there is to do is below a
+    millisecond."""
+    corners_42 = np.asarray(quad_as_read(line)).reshape(4, 2)
     along, down = (float(np.linalg.norm(corners_42[corner] - corners_42[0])) for corner in (1, 3))
     width, height = (along, down) if down < 1.5 * along else (down, along)
-    return (input_width(width, max(1.0, height)) + _FIXED_PX) * (2 if is_small(line) else 1)
+    return input_width(width, max(1.0, height))
 
 
-def _with_margin(line: RenderedLine) -> list[float]:
-    """The line's quad grown by a fifth of its ink height above and below, a tenth before and behind.
-
-    The reader was trained on boxes with some air: 1,860 drawn lines are read at .788 so and at .777 without, those
-    below 8 px at .659 and .640.
-    """
-    start_top, end_top, end_bottom, start_bottom = np.asarray(line.quad_px, np.float64).reshape(4, 2)
-    along, down = end_top - start_top, start_bottom - start_top
-    along *= 0.1 * line.ink_height_px / max(1e-6, float(np.linalg.norm(along)))
-    down *= 0.2 * line.ink_height_px / max(1e-6, float(np.linalg.norm(down)))
-    corners = (start_top - along - down, end_top + along - down, end_bottom + along + down, start_bottom - along + down)
-    return np.concatenate(corners).tolist()
+def clean_px(line: RenderedLine) -> int:
+    """What drawing and reading its clean print costs, which is about as wide; 0 where it is taken as read."""
+    return reading_px(line) + _DRAWING_PX if is_small(line) else 0
 
 
 def read_legibility(reading: LineReading, line: RenderedLine, config: JudgeConfig) -> float:

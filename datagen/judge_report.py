@@ -73,9 +73,10 @@ def calibration_html(calibration: Calibration, config: JudgeConfig) -> str:
     text = (
         f"Reading every line would take longer than all the rest. {calibration.lines:,} lines of {calibration.pages} "
         f"pages, none of them in the run, were read by {calibration.reader}, each against its own clean print. A model "
-        "fitted to them gives every line a chance to be legible; OCR reads where that is least certain for the cost, "
-        f"here {point.lines_share:.1%} of the lines. Every line of the curves was judged by a model that had seen "
-        "nothing of its page."
+        "fitted to them gives every line a chance to be legible, and what is read of a page moves the chances of all "
+        "its lines. OCR reads where that saves most wrong decisions for its cost, here "
+        f"{point.lines_share:.1%} of the lines. Every line of the curves was judged by a model that had seen nothing "
+        "of its page."
     )
     near = [p for p in calibration.curve if p.cost_share <= 0.3]
     shares = [p.cost_share for p in near]

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from datagen.lines import Image, cut_line
-from render_engine.spec import RenderedLine
+from render_engine.spec import RenderedLine, RenderedPage
 
 # N lines, F features, C cells of a line, h w pixels of a line
 
@@ -43,6 +44,9 @@ FEATURES = (
     # how it stands
     "tilt",
     "beyond the edge",
+    "quad height / ink height",
+    "covered by other lines",
+    "ink of others in what is read",
     # the ink itself
     "share of ink",
     "log stroke width, px",
@@ -69,23 +73,59 @@ FEATURES = (
 """What `line_features` returns, in order."""
 
 FEW_CHARACTERS = 4
+_MOST_HEIGHTS = 4.0
+"""Of the ink: bent lines have quads that high."""
+_MOST_INK_OF_OTHERS = 3.0
 
 Array = npt.NDArray[np.float64]
 
 
-def line_features(lines: Sequence[RenderedLine], image_HW3: Image, ink_HW: npt.NDArray[np.uint8]) -> Array:
-    """(N, F) float64, see FEATURES.
+def line_features(page: RenderedPage, ink_HW: npt.NDArray[np.uint8], numbers: Sequence[int] | None = None) -> Array:
+    """(N, F) float64, see FEATURES, of the lines `numbers` of a page; of all unless given.
 
-    image_HW3: the finished page. ink_HW: where its ink ought to be, see `render_engine.render.render_ink`.
+    ink_HW: where the page's ink ought to be, see `render_engine.render.render_ink`.
     WCAG contrast alone misses red on green of equal luminance, which OCR reads well, text over a busy ground, which it
     does not, and all that a camera did afterwards. So each cell of a line, about an em wide, is explained by its ink:
     colour = ground + step x ink + the rest, by least squares, once for levels and once for differences of neighbours.
     """
+    lines = page.lines if numbers is None else [page.lines[number] for number in numbers]
     if not lines:
         return np.zeros((0, len(FEATURES)))
+    count_HW = _lines_upon(page)
     written_N = np.array([_written(line) for line in lines])
-    seen_N = np.array([_seen(line, image_HW3, ink_HW) for line in lines])
+    seen_N = np.array([_seen(line, page.image_HW3, ink_HW, count_HW) for line in lines])
     return np.hstack([_drawn(lines), written_N, seen_N])
+
+
+def quad_as_read(line: RenderedLine) -> list[float]:
+    """The line's quad grown by a fifth of its ink height above and below, a tenth before and behind.
+
+    The reader was trained on boxes with some air: 1,860 drawn lines are read at .788 so and at .777 without, those
+    below 8 px at .659 and .640.
+    """
+    start_top, end_top, end_bottom, start_bottom = np.asarray(line.quad_px, np.float64).reshape(4, 2)
+    along, down = end_top - start_top, start_bottom - start_top
+    along *= 0.1 * line.ink_height_px / max(1e-6, float(np.linalg.norm(along)))
+    down *= 0.2 * line.ink_height_px / max(1e-6, float(np.linalg.norm(down)))
+    corners = (start_top - along - down, end_top + along - down, end_bottom + along + down, start_bottom - along + down)
+    return np.concatenate(corners).tolist()
+
+
+def _lines_upon(page: RenderedPage) -> npt.NDArray[np.uint8]:
+    """(H, W) of how many lines' quads cover each pixel; the quads of a bent page lie over one another."""
+    height, width = page.image_HW3.shape[:2]
+    count_HW = np.zeros((height, width), np.uint8)
+    for line in page.lines:
+        corners_42 = np.round(np.asarray(line.quad_px, np.float64).reshape(4, 2)).astype(np.int32)
+        left, top = np.clip(corners_42.min(axis=0), 0, (width, height))
+        right, bottom = np.clip(corners_42.max(axis=0) + 1, 0, (width, height))
+        if left < right and top < bottom:
+            # Its own box only: filling a mask of the whole page for every line would cost more than all the rest.
+            box_hw = np.zeros((bottom - top, right - left), np.uint8)
+            cv2.fillConvexPoly(box_hw, corners_42 - np.array([left, top], np.int32), 1)
+            there_hw = count_HW[top:bottom, left:right]
+            cv2.add(there_hw, box_hw, dst=there_hw)
+    return count_HW
 
 
 def _drawn(lines: Sequence[RenderedLine]) -> Array:
@@ -138,18 +178,29 @@ def _written(line: RenderedLine) -> tuple[float, ...]:
     )
 
 
-def _seen(line: RenderedLine, image_HW3: Image, ink_HW: npt.NDArray[np.uint8]) -> tuple[float, ...]:
-    """The features from "beyond the edge" on, from the pixels inside the line's quad."""
+def _seen(
+    line: RenderedLine, image_HW3: Image, ink_HW: npt.NDArray[np.uint8], count_HW: npt.NDArray[np.uint8]
+) -> tuple[float, ...]:
+    """The features from "beyond the edge" on, from the pixels inside the line's quad, and those around it that the
+    reader gets to see."""
     height, width = image_HW3.shape[:2]
     corners_42 = np.asarray(line.quad_px, np.float64).reshape(4, 2)
     beyond = float(((corners_42 < -1) | (corners_42 > (width + 1, height + 1))).any())
-    line_hw3 = cut_line(image_HW3, line.quad_px)
-    ink_hw = cut_line(ink_HW, line.quad_px)
-    if line_hw3 is None or ink_hw is None:
+    line_hw3, ink_hw, count_hw = (cut_line(each, line.quad_px) for each in (image_HW3, ink_HW, count_HW))
+    read_hw = cut_line(ink_HW, quad_as_read(line))
+    if line_hw3 is None or ink_hw is None or count_hw is None or read_hw is None:
         return (beyond, *(0.0,) * (len(FEATURES) - FEATURES.index("beyond the edge") - 1))
     ink_hw, line_hw3 = np.ascontiguousarray(ink_hw), np.ascontiguousarray(line_hw3)
     cells_C5 = explain_by_ink(line_hw3, ink_hw, max(4, round(line.size_px)))
-    return (beyond, *_ink(ink_hw), *_over_cells(cells_C5))
+    own, read = float(ink_hw.sum()), float(read_hw.sum())
+    return (
+        beyond,
+        min(_MOST_HEIGHTS, ink_hw.shape[0] / max(1.0, line.ink_height_px)),
+        float((count_hw > 1).mean()),
+        min(_MOST_INK_OF_OTHERS, max(0.0, read - own) / (own + 1)),
+        *_ink(ink_hw),
+        *_over_cells(cells_C5),
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -274,10 +325,14 @@ class LegibilityModel:
     scale: tuple[float, ...]
     coefficients: tuple[float, ...]
 
-    def predict(self, features_NF: Array) -> Array:
-        """Chance that each line is legible, (N,) in [0, 1], to six digits: the last bits are the processor's."""
+    def logits(self, features_NF: Array) -> Array:
+        """(N,), to six digits: the last bits are the processor's."""
         standard_NF = (features_NF - np.array(self.mean)) / np.array(self.scale)
-        return np.round(_logistic((standard_NF * np.array(self.coefficients)).sum(axis=1)), 6)
+        return np.round((standard_NF * np.array(self.coefficients)).sum(axis=1), 6)
+
+    def predict(self, features_NF: Array) -> Array:
+        """Chance that each line is legible, (N,) in [0, 1]."""
+        return _logistic(self.logits(features_NF))
 
 
 def fit_legibility(

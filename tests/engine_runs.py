@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from pyarrow import fs
 
+from datagen.audit import SAMPLE_SHARD
 from datagen.cascade import SampledLine
 from datagen.corpus import CorpusConfig, TextPlace
 from datagen.criteria import FilterRecipe, score_item
@@ -135,9 +136,18 @@ def score_or_crash(config: FilterRecipe, item: RealItem) -> dict[str, Any]:
 
 def read_or_crash(plan: GeneratePlan, address: Address) -> list[SampledLine]:
     """A line for every page but the second, which reads memory that is not there."""
-    if address.row == 1:
+    page = address.shard - SAMPLE_SHARD
+    if page == 1:
         ctypes.string_at(0)
-    place = float(address.row)
     return [
-        SampledLine(features=(place,), legibility=1.0, legible=True, visible=True, price_px=1, weight=1.0),
+        SampledLine(
+            features=(float(page),),
+            legibility=1.0,
+            legible=True,
+            visible=True,
+            read_ned=1.0,
+            price_px=1,
+            clean_px=0,
+            weight=1.0,
+        ),
     ]

@@ -19,11 +19,9 @@ from datagen.cascade import (
     calibration_from_json,
     calibration_to_json,
     check_calibration,
-    line_chances,
-    uncertain_lines,
-    worth,
+    decide_lines,
 )
-from datagen.judge import JudgeConfig, reading_px
+from datagen.judge import JudgeConfig, LineReading, reading_px
 from datagen.legibility import FEATURES, explain_by_ink, fit_legibility, line_features
 from fonts_manifest.errors import BadInput
 
@@ -38,7 +36,7 @@ def named(each, ink_HW=None) -> dict[str, float]:
     image = each.image_HW3
     if ink_HW is None:
         ink_HW = np.where((image != 255).any(axis=2), 255, 0).astype(np.uint8)
-    (row,) = line_features(each.lines, image, ink_HW)
+    (row,) = line_features(each, ink_HW)
     return dict(zip(FEATURES, row, strict=True))
 
 
@@ -52,7 +50,7 @@ def test_features_follow_their_names():
     assert found["share of marks"] == found["share of capitals"] == pytest.approx(0.2)
     assert found["log step, mean"] == pytest.approx(np.log(225 + 2), abs=1e-6)
     assert found["log noise"] == pytest.approx(np.log(2), abs=1e-6)
-    assert line_features([], np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.uint8)).shape == (0, len(FEATURES))
+    assert line_features(page(), np.zeros((96, 96), np.uint8)).shape == (0, len(FEATURES))
 
 
 def test_least_squares_split_a_line_into_ink_and_noise():
@@ -101,6 +99,20 @@ def test_a_line_that_was_blurred_or_vanishes_in_places_is_seen_in_the_pixels():
     assert named(soft, ink_HW)[key] < named(sharp, ink_HW)[key] - 0.05
 
 
+def test_a_line_knows_what_stands_upon_it_and_beside_it():
+    alone = named(page(line()))
+    assert alone["covered by other lines"] == alone["ink of others in what is read"] == 0
+    assert alone["quad height / ink height"] == pytest.approx(12 / 10.8)
+    two = page(line(), line(top=9))
+    ink_HW = np.where((two.image_HW3 != 255).any(axis=2), 255, 0).astype(np.uint8)
+    first, second = (dict(zip(FEATURES, row, strict=True)) for row in line_features(two, ink_HW))
+    # Quads are 12 px high and overlap by 3, and cv2 fills the row that ends the first as well.
+    assert first["covered by other lines"] == pytest.approx(3 / 12, abs=0.09)
+    assert second["covered by other lines"] == pytest.approx(4 / 12, abs=0.09)
+    assert first["ink of others in what is read"] > 0.1  # a fifth of the ink's height below the quad is read, too
+    assert np.allclose(line_features(two, ink_HW, [1])[0], list(second.values()))
+
+
 def test_a_line_outside_the_picture_has_features_too():
     outside = page(line(top=200))
     found = named(outside)
@@ -121,14 +133,16 @@ def test_logistic_regression_finds_the_coefficients_it_was_made_with():
 # the calibration
 
 
-def sampled(score: float, legible: bool, price_px: int = 100, weight: float = 1.0) -> SampledLine:
+def sampled(score: float, legible: bool, price_px: int = 100, weight: float = 1.0, clean_px: int = 0) -> SampledLine:
     features = (1.0, score, *(0.0,) * (len(FEATURES) - 2))
     return SampledLine(
         features=features,
         legibility=0.97 if legible else 0.2,
         legible=legible,
         visible=True,
+        read_ned=0.9 if legible else 0.2,
         price_px=price_px,
+        clean_px=clean_px,
         weight=weight,
     )
 
@@ -155,28 +169,68 @@ def calibration() -> Calibration:
 def test_the_curve_goes_from_reading_nothing_to_reading_everything(calibration):
     first, last = calibration.curve[0], calibration.curve[-1]
     assert (first.cost_share, first.lines_share) == (0, 0)
-    assert (last.cost_share, last.lines_share, last.agreement) == (1, 1, 1)
+    assert (last.cost_share, last.lines_share, last.agreement) == (1, 1, 1)  # these lines have no clean print to skip
     costs = [point.cost_share for point in calibration.curve]
     agreements = [point.agreement for point in calibration.curve]
     assert costs == sorted(costs)
-    assert agreements == sorted(agreements)
+    assert max(np.maximum.accumulate(agreements) - agreements) < 0.005  # steps down are chance
     assert all(point.low <= point.agreement <= point.high for point in calibration.curve)
     assert first.agreement > calibration.legible_share + 0.05  # knows more than "keep everything"
 
 
+def run_cascade(calibration: Calibration, pages: list[list[SampledLine]], threshold: float) -> tuple[float, float]:
+    """Share of the cost and of right decisions on whole pages, line by line as a run does it."""
+    right, cost, total, lines = 0, 0, 0, 0
+    for each in pages:
+        drawn = [line(f"line {number}", top=14 * number) for number in range(len(each))]
+        read: list[int] = []
+
+        def reading(number: int, each=each, read=read) -> LineReading:
+            read.append(number)
+            return LineReading(read_ned=each[number].read_ned, clean_ned=1.0)
+
+        features = np.array([one.features for one in each])
+        chances = decide_lines(calibration, features, drawn, CONFIG, threshold, reading)
+        right += sum(
+            n in read or (c >= 0.5) == one.legible for n, (c, one) in enumerate(zip(chances, each, strict=True))
+        )
+        cost, total, lines = cost + len(read), total + len(each), lines + len(each)
+        assert len(set(read)) == len(read)
+    return cost / total, right / lines
+
+
 def test_the_curve_holds_on_pages_the_model_has_not_seen(calibration):
-    config = CONFIG.model_copy(update={"ocr_share": 0.1, "agreement": 1.0})
-    point = calibration.operating_point(config)
-    same, cost, total, lines = 0, 0, 0, 0
-    for each in sample(300, seed=9):
-        chances = calibration.model.predict(np.array([one.features for one in each]))
-        for one, chance in zip(each, chances.tolist(), strict=True):
-            read = worth(chance, one.price_px) > point.threshold
-            same += one.legible if read else (chance >= 0.5) == one.legible
-            same += (not one.legible) if read else 0
-            cost, total, lines = cost + one.price_px * read, total + one.price_px, lines + 1
-    assert same / lines == pytest.approx(point.agreement, abs=0.015)
-    assert cost / total == pytest.approx(point.cost_share, abs=0.02)
+    # Lines of `line` all cost the same: so must those of the sample.
+    pages = [[msgspec.structs.replace(one, price_px=reading_px(line())) for one in page] for page in sample(300)]
+    fitted = calibrate(pages, CONFIG)
+    point = fitted.operating_point(CONFIG.model_copy(update={"ocr_share": 0.1, "agreement": 1.0}))
+    cost, agreement = run_cascade(fitted, sample(300, seed=9), point.threshold)
+    assert agreement == pytest.approx(point.agreement, abs=0.015)
+    assert cost == pytest.approx(point.cost_share, abs=0.025)
+
+
+def test_what_is_read_of_a_page_decides_its_other_lines():
+    # All lines look alike; those of three pages of ten are illegible together.
+    rng = np.random.default_rng(1)
+    made = [[sampled(0.5, legible, reading_px(line()))] * 8 for legible in rng.random(400) < 0.7]
+    fitted = calibrate(made[:200], CONFIG)
+    assert fitted.page_effect.spread > 2
+    assert fitted.curve[0].agreement == pytest.approx(0.7, abs=0.07)
+    point = next(point for point in fitted.curve if point.agreement > 0.97)
+    assert point.cost_share < 0.35  # two of eight lines, or a few more
+    cost, agreement = run_cascade(fitted, made[200:], point.threshold)
+    assert agreement > 0.97
+    assert cost == pytest.approx(point.cost_share, abs=0.05)
+
+
+def test_clean_print_is_paid_for_where_it_decides():
+    # Legible lines are read at .9: full OCR reads their clean print as well, the cascade does not.
+    pages = [[msgspec.structs.replace(each, clean_px=100) for each in page] for page in sample(100)]
+    curve = calibrate(pages, CONFIG).curve
+    share = np.mean([not each.legible for page in pages for each in page])
+    price = np.mean([each.price_px for page in pages for each in page])
+    assert curve[-1].agreement == 1
+    assert curve[-1].cost_share == pytest.approx((price + 100 * share) / (price + 100), rel=1e-5)
 
 
 def test_the_operating_point_is_the_cheapest_that_agrees_enough_or_the_dearest_that_is_allowed(calibration):
@@ -265,15 +319,19 @@ def test_a_calibration_of_another_recipe_or_rule_is_refused_with_what_differs(ca
 # decisions
 
 
-def test_the_most_uncertain_lines_for_their_cost_are_read(calibration):
-    lines = [line("one"), line("two", top=20), line("three", top=40), line("invisible", top=60, contrast=0.3)]
-    chances = [0.6, 0.99, 0.02, 0.0]
-    assert uncertain_lines(chances, lines, worth(0.6, reading_px(lines[0])) * 0.99) == [0]
-    assert uncertain_lines(chances, lines, -1.0) == [0, 1, 2]  # nobody can see the last: nothing to be read
-    assert worth(0.4, 100) == worth(0.6, 100) == 2 * worth(0.6, 200)
-    features = np.array([sampled(5, True).features] * 4)
-    assert line_chances(calibration.model, features, lines, CONFIG)[3] == 0
-    assert line_chances(calibration.model, features, lines, CONFIG)[0] > 0.99
+def test_lines_that_nobody_can_see_are_illegible_and_never_read(calibration):
+    lines = [line("one"), line("invisible", top=20, contrast=0.3)]
+    features = np.array([sampled(0.1, True).features] * 2)
+    read: list[int] = []
+
+    def reading(number: int) -> LineReading:
+        read.append(number)
+        return LineReading(read_ned=0.9, clean_ned=1.0)
+
+    chances = decide_lines(calibration, features, lines, CONFIG, -1.0, reading)
+    assert read == [0]
+    assert chances[1] == 0 < chances[0]
+    assert decide_lines(calibration, features[1:], lines[1:], CONFIG, -1.0, reading) == [0]
 
 
 # arithmetic

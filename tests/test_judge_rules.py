@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from datagen.judge import JudgeConfig, LineReading, judge_page, judge_read, page_ned, reading_px
+from datagen.judge import JudgeConfig, LineReading, clean_px, judge_page, judge_read, page_ned, reading_px
 from render_engine.spec import RenderedLine, RenderedPage
 
 CONFIG = JudgeConfig()
@@ -95,12 +95,13 @@ def test_a_page_is_judged_by_its_lines_however_they_were_found_out():
     assert not judge_page(three.lines, [0.65, 0.65, 0.65], [True, True, True], CONFIG).keep  # the mean is too low
 
 
-def test_reading_costs_the_width_of_the_input_and_twice_for_small_lines():
+def test_reading_costs_the_width_of_the_input_and_small_lines_their_clean_print():
     wide = line()
     narrow = msgspec.structs.replace(wide, quad_px=(2, 0, 46, 0, 46, 12, 2, 12))
-    # 88 x 12 px, grown by .1 and .2 of the 10.8 px of ink: 90.16 x 16.32, x 48 / 16.32 x .85 = 225.4 -> 240, and 40.
-    assert reading_px(wide) == 280
-    assert reading_px(narrow) == 168  # 46.16 px -> 115.4 -> 128, and 40
+    # 88 x 12 px, grown by .1 and .2 of the 10.8 px of ink: 90.16 x 16.32, x 48 / 16.32 x .85 = 225.4 -> 240.
+    assert reading_px(wide) == 240
+    assert reading_px(narrow) == 128  # 46.16 px -> 115.4
     upright = msgspec.structs.replace(wide, quad_px=(2, 0, 14, 0, 14, 88, 2, 88))
-    assert 200 < reading_px(upright) < 320  # turned before it is read
-    assert reading_px(line(size_px=7.9)) > 1.8 * reading_px(line(size_px=8.1))
+    assert 160 < reading_px(upright) < 280  # turned before it is read
+    assert clean_px(wide) == 0
+    assert clean_px(line(size_px=7.9)) > reading_px(line(size_px=7.9))

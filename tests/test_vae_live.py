@@ -13,12 +13,15 @@ from engine_runs import DropSome, Segfault, data_bytes, make_inputs, make_recipe
 from pydantic import ValidationError
 
 from datagen.audit import CALIBRATION
-from datagen.generate import generate_shard_with_care
+from datagen.commit import read_rows
+from datagen.generate import generate, generate_shard_with_care
+from datagen.judge import JudgeConfig
 from datagen.live import Drawer, LivePlan, Tee, finish_tee, open_live, start_tee
 from datagen.plan import Judge, KeepAll, make_plan
 from datagen.recipes import recipe_hash, recipe_to_yaml
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
+from render_engine.distribution import PageDistribution
 from vae.batch import Batch
 from vae.curriculum import Curriculum, StageConfig
 from vae.feed import StagedFeed
@@ -89,6 +92,22 @@ def test_a_live_source_is_the_stream_of_the_shards_after_their_judge(folder: Pat
     assert [row_id for row_id, _ in held_out_pictures(live, 3, 64)] == [
         row_id for row_id, _ in held_out_pictures(stored, 3, 64)
     ]
+
+
+@pytest.mark.slow
+def test_a_live_source_judged_by_the_real_cascade_is_the_stream_of_its_shards(folder: Path, tmp_path: Path) -> None:
+    pages = PageDistribution(page_sizes_px=((160, 128),), languages={"en": 1.0})
+    judge = JudgeConfig(sample_pages=50, agreement=1.0, ocr_share=0.3, audit=0.1)
+    recipe = make_recipe(folder, rows=20, pages=pages, judge=judge)
+    (tmp_path / "mine.yaml").write_text(recipe_to_yaml(recipe))
+    report = generate(recipe, recipe_hash(recipe), recipe_to_yaml(recipe), str(tmp_path / "run"), executor="serial")
+    assert 0 < report.judged["lines_read"] < report.judged["lines"]
+    assert any(row["judged_by"] == "cascade" and not row["keep"] for row in read_rows(tmp_path / "run").to_pylist())
+    live = open_live(str(tmp_path / "mine.yaml"), (), str(tmp_path / "run"))
+    source, stored = LiveSource("live", live, _held_out(live, HOLD_OUT), None), stored_source(tmp_path / "run")
+    assert (source.train_rows, source.held_out_rows) == (stored.train_rows, stored.held_out_rows)
+    reader = source.reader(3, 0, with_quads=True, apart=False)
+    check_equal(reader, stored.reader(9, 1, with_quads=True), stored.train_rows)
 
 
 def test_after_the_rows_of_the_recipe_new_ones_come(folder: Path) -> None:
