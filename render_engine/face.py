@@ -73,7 +73,8 @@ class Face:
     units_per_em: int
     kerns_blanks: bool
     """Some pair of an ASCII character and a blank is kerned: words may not be shaped apart."""
-    _drawn: dict[int, bool] = field(default_factory=dict)
+    _drawn: npt.NDArray[np.int8] = field(default_factory=lambda: np.full(1 << 16, -1, np.int8))
+    """By code point: 1 when it is drawn, 0 when not, -1 not known yet."""
     _inked: npt.NDArray[np.int8] = field(default_factory=lambda: np.full(1 << 16, -1, np.int8))
     """By glyph: 1 with an outline, 0 without, -1 not known yet."""
 
@@ -88,13 +89,15 @@ class Face:
 
     def draws(self, code: int) -> bool:
         """Whether the face really draws the character (`fonts_manifest.coverage.draws`), remembered."""
-        drawn = self._drawn.get(code)
-        if drawn is None:
-            drawn = code in known_codes(self.font.scripts)
-            if not drawn and self.nominal_glyph(code) >= 0:
-                drawn = draws(self.freetype_face, code)
-            self._drawn[code] = drawn
-        return drawn
+        if code >= len(self._drawn):
+            return self._draws(code)
+        if self._drawn[code] < 0:
+            self._drawn[code] = self._draws(code)
+        return bool(self._drawn[code])
+
+    def _draws(self, code: int) -> bool:
+        known = code in known_codes(self.font.scripts)
+        return known or (self.nominal_glyph(code) >= 0 and draws(self.freetype_face, code))
 
     def inked(self, glyphs: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """(glyphs,) whether each has ink, glyph 0 never; 5 us for a glyph that is asked for the first time."""

@@ -17,11 +17,14 @@ class FirstFace(dict[str, int]):
         self.faces = faces
 
     def __missing__(self, character: str) -> int:
+        slot = self[character] = self.find(character)
+        return slot
+
+    def find(self, character: str) -> int:
+        """The same without remembering it."""
         if unicodedata.bidirectional(character) in ("R", "AL"):
             raise RenderError("right_to_left", f"{character!r} belongs to a script that runs from right to left")
-        slot = ANY_FACE if is_ignorable(ord(character)) else self.common(character)
-        self[character] = slot
-        return slot
+        return ANY_FACE if is_ignorable(ord(character)) else self.common(character)
 
     def common(self, cluster: str) -> int:
         """The first face that draws every visible character of the cluster."""

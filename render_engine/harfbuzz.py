@@ -96,8 +96,7 @@ class Shaper:
     def nominal_glyphs(self, codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
         """(codes,) the glyph that the character map names, -1 where it names none."""
         glyphs = np.empty(len(codes), np.int32)
-        function = ctypes.cast(self._library.hb_font_get_nominal_glyph, ctypes.c_void_p).value
-        _nominal_glyphs(function, self._font, codes, glyphs)
+        _nominal_glyphs(_address("hb_font_get_nominal_glyph"), self._font, codes, glyphs)
         return glyphs
 
     def advance(self, glyph: int) -> int:
@@ -141,6 +140,11 @@ class Shaper:
         rows = np.empty((count.value, 6), np.int32)
         _read_glyphs(infos, positions, rows)
         return rows
+
+
+@functools.cache
+def _address(name: str) -> int:
+    return ctypes.cast(getattr(_library(), name), ctypes.c_void_p).value or 0
 
 
 def _tag(name: str) -> int:

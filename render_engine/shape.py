@@ -182,7 +182,7 @@ class FontStack:
         self._spellings[letters : letters + len(spelled)] = spelled
         self._words = new
         if 2 * new > len(self._slots):
-            self._slots = np.zeros(_power_of_2(4 * new), np.int32)
+            self._slots = np.zeros(1 << (4 * new - 1).bit_length(), np.int32)
             old = 0
         enter_words(self._slots, self._spelling_first, self._spellings, old, new)
 
@@ -207,7 +207,7 @@ class FontStack:
         groups: dict[tuple[int, str], list[int]] = {}
         known = known_codes(self.faces[0].font.scripts)
         for code in new.tolist():
-            slot = 0 if code in known else self._slot_of[chr(code)]
+            slot = 0 if code in known else self._slot_of.find(chr(code))
             groups.setdefault((slot, self._script(code)), []).append(code)
         for (slot, script), group in groups.items():
             characters = list(map(chr, group))
@@ -379,10 +379,6 @@ def _with_room(array: npt.NDArray[T], rows: int) -> npt.NDArray[T]:
     """The array, or a longer copy when it has not so many rows."""
     if rows <= len(array):
         return array
-    longer = np.zeros((_power_of_2(rows), *array.shape[1:]), array.dtype)
+    longer = np.zeros((max(rows, len(array) * 5 // 4), *array.shape[1:]), array.dtype)
     longer[: len(array)] = array
     return longer
-
-
-def _power_of_2(least: int) -> int:
-    return 1 << (least - 1).bit_length()
