@@ -1,5 +1,6 @@
 """Pictures out of shards: found in their pages where they lie, read by Arrow where the pages are laid out otherwise."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,28 @@ def test_both_ways_of_reading_give_the_same_pictures(
         assert one.row_id == other.row_id
         np.testing.assert_array_equal(one.image_HW3, other.image_HW3)
     assert mapped == [False, True, False, False]  # three row groups, and one
+
+
+@pytest.mark.parametrize(("kept_bytes", "each"), [(12 * 32 * 32 * 3, 1), (12 * 32 * 32 * 3 - 1, 3)])
+def test_a_source_that_fits_is_decoded_once(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, kept_bytes: int, each: int
+) -> None:
+    monkeypatch.setattr(vae.stored, "KEPT_BYTES", kept_bytes)
+    decoded: list[bytes] = []
+    ordinary = vae.stored.decode_picture
+
+    def watched(data: memoryview) -> Any:
+        decoded.append(bytes(data))
+        return ordinary(data)
+
+    monkeypatch.setattr(vae.stored, "decode_picture", watched)
+    reader = open_stored(SourceConfig(name="s", run=str(plain)), plain, [(32, 32)], 0.0)[0].reader(0, 0)
+    seen = [reader.fetch(n) for n in range(36)]
+    assert sorted(Counter(decoded).values()) == [each] * 12
+    again = [picture for picture in seen if picture.row_id == seen[0].row_id]
+    assert len(again) == 3
+    for picture in again:
+        np.testing.assert_array_equal(picture.image_HW3, seen[0].image_HW3)
 
 
 def test_the_benchmark_counts_every_picture_once(plain: Path) -> None:

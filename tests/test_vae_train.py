@@ -72,8 +72,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     monkeypatch.setattr(Feed, "batch", ordinary)
     train(recipe(run), HASH, tmp_path / "out")
     assert same_weights(whole, tmp_path / "out")
-    steps = [record["step"] for record in read_metrics(tmp_path / "out") if record["kind"] == "step"]
-    assert steps == list(range(30))
+    records = [record for record in read_metrics(tmp_path / "out") if record["kind"] == "step"]
+    assert [record["step"] for record in records] == list(range(30))
+    assert {record["step"] for record in records if record["first"]} == {0, *(stop - stop % 5 for stop in stops)}
     validations = [record["step"] for record in read_metrics(tmp_path / "out") if record["kind"] == "validation"]
     assert validations == [0, 10, 20, 30]
 

@@ -152,4 +152,9 @@ def test_figures_in_the_log_are_numbers_of_finished_pictures(whole: Path) -> Non
     assert report is not None
     assert report.sources["stripes"]["train"] + report.sources["stripes"]["held_out"] == 40
     assert 0 < report.data_seconds < report.seconds
+    first, *others = [record for record in read_metrics(whole) if record["kind"] == "step"]
+    assert report.first_data_seconds == pytest.approx(first["data_seconds"], abs=1e-3)
+    waited = sum(record["data_seconds"] for record in others)
+    used = sum(record["seconds"] - record["data_seconds"] for record in (first, *others))
+    assert report.data_wait_share == pytest.approx(waited / (waited + used), abs=2e-3 / used)
     assert np.isfinite(list(report.psnr_end_db.values())).all()
