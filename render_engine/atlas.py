@@ -45,11 +45,11 @@ class Atlas:
         self.pixels = np.empty(max(1 << 20, max_bytes), np.uint8)
         self.entries = np.empty((max(4096, max_bytes // LEAST_BYTES), 5), np.int32)
         """(glyphs, 5): offset in `pixels`, width, height, left of the pen, top above the baseline, all in px."""
+        self._keys = np.empty(len(self.entries), np.int64)
         self._start_afresh()
 
     def _start_afresh(self) -> None:
-        self.table_keys = np.full(16384, EMPTY, np.int64)
-        self.table_values = np.zeros(16384, np.int32)
+        self._slots = np.full(16384, EMPTY, np.int32)
         self.used_bytes = 0
         self.count = 0
         self._strikes: dict[tuple[str, int, str], int] = {}
@@ -72,21 +72,16 @@ class Atlas:
     def find(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Row of `entries` for every key (`strike << 18 | glyph << 2 | phase`); rasterises what is new."""
         found = np.empty(len(keys), np.int32)
-        if _look_up(keys, self.table_keys, self.table_values, found):
+        if _look_up(keys, self._slots, self._keys, found):
             self._rasterise(np.unique(keys[found < 0]))
-            _look_up(keys, self.table_keys, self.table_values, found)
+            _look_up(keys, self._slots, self._keys, found)
         return found
 
     def _rasterise(self, keys: npt.NDArray[np.int64]) -> None:
         """Add the bitmaps of `keys` (sorted, none of them known), strike by strike, each in one compiled call."""
         while self.count + len(keys) > len(self.entries):
             self.entries = np.concatenate((self.entries, np.empty_like(self.entries)))
-        while 4 * (self.count + len(keys)) > 3 * len(self.table_keys):
-            old_keys, old_values = self.table_keys, self.table_values
-            self.table_keys = np.full(2 * len(old_keys), EMPTY, np.int64)
-            self.table_values = np.zeros(2 * len(old_keys), np.int32)
-            used = old_keys != EMPTY
-            _insert(old_keys[used], old_values[used], self.table_keys, self.table_values)
+            self._keys = np.concatenate((self._keys, np.empty_like(self._keys)))
         entries = self.entries[self.count : self.count + len(keys)]
         used_bytes = self.used_bytes
         strikes = keys >> 18
@@ -106,10 +101,13 @@ class Atlas:
                     glyph = keys[start] >> 2 & 0xFFFF
                     raise RenderError("missing_glyph", f"{reason} in glyph {glyph} of {face.font.family}")
                 self.pixels = np.concatenate((self.pixels, np.empty_like(self.pixels)))
-        rows = np.arange(self.count, self.count + len(keys), dtype=np.int32)
-        _insert(keys, rows, self.table_keys, self.table_values)
+        first, self.count = self.count, self.count + len(keys)
+        self._keys[first : self.count] = keys
+        if 4 * self.count > 3 * len(self._slots):
+            self._slots = np.full(1 << (2 * self.count).bit_length(), EMPTY, np.int32)
+            first = 0
+        _enter(self._keys, first, self.count, self._slots)
         self.used_bytes = used_bytes
-        self.count += len(keys)
         self.rasterised += len(keys)
 
 
@@ -206,36 +204,32 @@ def _slot(key: int, mask: int) -> int:
 @njit(cache=True, nogil=True)
 def _look_up(
     keys: npt.NDArray[np.int64],
-    table_keys: npt.NDArray[np.int64],
-    table_values: npt.NDArray[np.int32],
+    slots: npt.NDArray[np.int32],
+    known: npt.NDArray[np.int64],
     found: npt.NDArray[np.int32],
 ) -> int:
-    """Values of `keys` into `found`, -1 where there is none; returns how many there are of those."""
-    mask = len(table_keys) - 1
+    """Rows of `keys` in `known` into `found`, -1 where there is none; returns how many there are of those.
+
+    slots: a hash table (a power of 2 long) of rows of `known`, -1 where there is none.
+    """
+    mask = len(slots) - 1
     missing = 0
     for i in range(len(keys)):
         at = _slot(keys[i], mask)
-        while table_keys[at] != keys[i] and table_keys[at] != -1:
+        while slots[at] != -1 and known[slots[at]] != keys[i]:
             at = (at + 1) & mask
-        if table_keys[at] == -1:
-            found[i] = -1
+        found[i] = slots[at]
+        if slots[at] == -1:
             missing += 1
-        else:
-            found[i] = table_values[at]
     return missing
 
 
 @njit(cache=True, nogil=True)
-def _insert(
-    keys: npt.NDArray[np.int64],
-    values: npt.NDArray[np.int32],
-    table_keys: npt.NDArray[np.int64],
-    table_values: npt.NDArray[np.int32],
-) -> None:
-    mask = len(table_keys) - 1
-    for i in range(len(keys)):
-        at = _slot(keys[i], mask)
-        while table_keys[at] != -1:
+def _enter(known: npt.NDArray[np.int64], first: int, last: int, slots: npt.NDArray[np.int32]) -> None:
+    """The rows `first` to `last` of `known` into `slots`, which must have room."""
+    mask = len(slots) - 1
+    for row in range(first, last):
+        at = _slot(known[row], mask)
+        while slots[at] != -1:
             at = (at + 1) & mask
-        table_keys[at] = keys[i]
-        table_values[at] = values[i]
+        slots[at] = row

@@ -118,6 +118,20 @@ def find_words(
 
 
 @njit(cache=True, nogil=True)
+def find_new(
+    codes: npt.NDArray[np.uint32],
+    slots: npt.NDArray[np.int32],
+    spelling_first: npt.NDArray[np.int32],
+    spellings: npt.NDArray[np.uint32],
+    found: npt.NDArray[np.int32],
+) -> None:
+    """The indices of the words of `found` (3, words) that had none."""
+    for at in range(found.shape[1]):
+        if found[2, at] < 0:
+            found[2, at] = _look_up(codes, found[0, at], found[1, at], slots, spelling_first, spellings)
+
+
+@njit(cache=True, nogil=True)
 def cut_rows(rows: npt.NDArray[np.int32], ends: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> int:
     """Of the glyphs of several texts, which stood in one buffer, keep those that belong to a text, in place.
 

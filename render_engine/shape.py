@@ -21,7 +21,7 @@ from render_engine.face import EM, Face, is_ignorable, known_codes
 from render_engine.fallback import ANY_FACE, FirstFace
 from render_engine.harfbuzz import GlyphRows
 from render_engine.inkless import keeps_ink
-from render_engine.lexicon import LINE_FEED, UNKNOWN, WORD, cut_rows, enter_words, find_words
+from render_engine.lexicon import LINE_FEED, UNKNOWN, WORD, cut_rows, enter_words, find_new, find_words
 from render_engine.singles import QUOTES, singles
 from render_engine.spec import RenderError
 
@@ -140,7 +140,7 @@ class FontStack:
             new = np.flatnonzero(found[2, :count] < 0)
             spans = zip(found[0, new].tolist(), found[1, new].tolist(), strict=True)
             self._store(list(dict.fromkeys([text[start:end] for start, end in spans])))
-            self._find(codes, ranges, table, found)
+            find_new(codes, self._slots, self._spelling_first, self._spellings, found[:, :count])
         return found[0, :count], found[1, :count], found[2, :count]
 
     def _find(
