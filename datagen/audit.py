@@ -38,6 +38,7 @@ from datagen.judge import (
     reading_px,
 )
 from datagen.legibility import line_features
+from datagen.line_columns import DrawnLines
 from datagen.ocr import open_recognizer
 from datagen.plan import Address, GeneratePlan, GenerateRecipe, Judgement, PageAudit, make_plan
 from datagen.progress import ProgressReport, silent
@@ -177,7 +178,7 @@ def open_judge(plan: GeneratePlan, calibration: Calibration) -> CascadeJudge:
 def judged_of(rows: Iterable[Mapping[str, Any]], calibration: str = "") -> Judged | None:
     """What was read and how often the cascade erred, from rows of the schema (JUDGED_COLUMNS); None without OCR.
 
-    calibration: digest of the cascade's, "" when everything is read.
+    rows: their lines as dicts or as `DrawnLines`. calibration: digest of the cascade's, "" when everything is read.
     """
     counts = dict.fromkeys(("pages", "lines", "lines_read", "audited_pages"), 0)
     of_pages, of_lines = Agreement(same=0, false_keep=0, false_drop=0), Agreement(same=0, false_keep=0, false_drop=0)
@@ -187,7 +188,10 @@ def judged_of(rows: Iterable[Mapping[str, Any]], calibration: str = "") -> Judge
         lines, audit = row.get("lines") or (), row.get("audit")
         counts["pages"] += 1
         counts["lines"] += len(lines)
-        counts["lines_read"] += sum(line["read_ned"] is not None for line in lines)
+        if isinstance(lines, DrawnLines):
+            counts["lines_read"] += lines.lines_read
+        else:
+            counts["lines_read"] += sum(line["read_ned"] is not None for line in lines)
         if audit is not None:
             counts["audited_pages"] += 1
             of_pages += compare([audit["keep"]], [row["keep"]])

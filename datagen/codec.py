@@ -17,6 +17,7 @@ one core of a 2-core machine, one run:
 | Pillow, level 1         | 8.71 ms       | 2.96 ms | 145 | 34.8 ms       | 11.5 ms | 577 |
 """
 
+import functools
 import struct
 import zlib
 
@@ -40,6 +41,8 @@ _END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 # 8 bits a channel, colour type 2 (RGB), deflate, adaptive filters, not interlaced (PNG, third edition, 11.2.2).
 _RGB8 = bytes((8, 2, 0, 0, 0))
 
+_Parts = tuple[bytes | memoryview, ...]
+
 
 def encode_png(image_HW3: npt.NDArray[np.uint8]) -> bytes:
     """`image_HW3` (uint8 sRGB, at least 1 x 1) as a PNG file, without loss.
@@ -54,7 +57,8 @@ def encode_png(image_HW3: npt.NDArray[np.uint8]) -> bytes:
     image_HW3 = np.ascontiguousarray(image_HW3)
     header = _chunk(b"IHDR", struct.pack(">II", width, height) + _RGB8)
     compress = _compress_flat if _repeats(image_HW3) >= FLAT_SHARE else _compress_photo
-    return b"".join((_SIGNATURE, header, _chunk(b"IDAT", compress(image_HW3)), _END))
+    # Joined once: every further copy of half a megabyte takes a quarter of the time of the filter.
+    return b"".join((_SIGNATURE, *header, *_chunk(b"IDAT", *compress(image_HW3)), _END))
 
 
 def _repeats(image_HW3: npt.NDArray[np.uint8]) -> float:
@@ -63,24 +67,26 @@ def _repeats(image_HW3: npt.NDArray[np.uint8]) -> float:
     return np.count_nonzero(sampled == image_HW3[7:-1:8]) / sampled.size if sampled.size else 1.0
 
 
-def _compress_flat(image_HW3: npt.NDArray[np.uint8]) -> bytes:
+def _compress_flat(image_HW3: npt.NDArray[np.uint8]) -> _Parts:
+    """A zlib stream in parts."""
     height, width = image_HW3.shape[:2]
     flat = image_HW3.reshape(height, width * 3)
     filtered = np.empty((height, 1 + width * 3), np.uint8)
     filtered[:, 0] = _UP
     filtered[0, 1:] = flat[0]
     np.subtract(flat[1:], flat[:-1], out=filtered[1:, 1:])
-    return bytes(isal_zlib.compress(filtered, 1))
+    return (isal_zlib.compress(filtered, 1),)
 
 
-def _compress_photo(image_HW3: npt.NDArray[np.uint8]) -> bytes:
+def _compress_photo(image_HW3: npt.NDArray[np.uint8]) -> _Parts:
+    """The same."""
     height, width = image_HW3.shape[:2]
     byte_count = height * (1 + width * 3)
     words = np.empty(-(-byte_count // 8), np.uint64)
     filtered = words.view(np.uint8)[:byte_count]
     filter_rows(image_HW3, filtered)
     # zlib's frame: a window of 32 KiB, the fastest level (RFC 1950)
-    return b"".join((b"\x78\x01", deflate(words, byte_count).tobytes(), struct.pack(">I", isal_zlib.adler32(filtered))))
+    return b"\x78\x01", deflate(words, byte_count).data, struct.pack(">I", isal_zlib.adler32(filtered))
 
 
 def pixels_digest(image_HW3: npt.NDArray[np.uint8]) -> str:
@@ -139,5 +145,7 @@ def _decode_ours(data: bytes | memoryview, max_pixels: int) -> npt.NDArray[np.ui
     return image_HW3
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return b"".join((struct.pack(">I", len(body)), kind, body, struct.pack(">I", isal_zlib.crc32(kind + body))))
+def _chunk(kind: bytes, *body: bytes | memoryview) -> _Parts:
+    """A chunk of PNG in parts: length, kind, body, checksum."""
+    checksum = functools.reduce(lambda before, part: isal_zlib.crc32(part, before), (kind, *body), 0)
+    return struct.pack(">I", sum(map(len, body))), kind, *body, struct.pack(">I", checksum)

@@ -116,6 +116,18 @@ def _codes(lengths: npt.NDArray[np.int64], codes: npt.NDArray[np.uint64]) -> Non
 
 
 @njit(cache=True, nogil=True)
+def _join_pairs(codes: npt.NDArray[np.uint64], pairs: npt.NDArray[np.uint32]) -> None:
+    """The codes of two bytes one behind the other, `code | length << 24`, at `first | second << 8`."""
+    for second in range(256):
+        second_code = np.uint32(codes[second])
+        second_length = np.uint32(codes[second] >> np.uint64(32))
+        for first in range(256):
+            length = np.uint32(codes[first] >> np.uint64(32))
+            code = np.uint32(codes[first]) | second_code << length
+            pairs[second * 256 + first] = code | (length + second_length) << np.uint32(24)
+
+
+@njit(cache=True, nogil=True)
 def _flushed(base: np.uint64, at: np.uint64, waiting: np.uint64, held: np.uint64) -> Bits:
     """Write the whole bytes of the `held` bits `waiting`; the new (at, waiting, held), held below 8."""
     write_uint64(base + at, waiting)
@@ -146,8 +158,10 @@ def _deflate(words: npt.NDArray[np.uint64], byte_count: int, out: npt.NDArray[np
     counts = np.empty(_SYMBOLS, np.int64)
     lengths = np.empty(_SYMBOLS, np.int64)
     codes = np.empty(_SYMBOLS, np.uint64)
+    pairs = np.empty(1 << 16, np.uint32)
     runs = np.empty(_LONGEST_RUN + 1, np.uint64)
     byte, code_bits, to_length = np.uint64(0xFF), np.uint64(0xFFFFFFFF), np.uint64(32)
+    two_bytes, pair_bits = np.uint64(0xFFFF), np.uint64(0xFFFFFF)
     base = np.uint64(out.ctypes.data)
     at = np.uint64(0)
     waiting = np.uint64(0)
@@ -167,6 +181,7 @@ def _deflate(words: npt.NDArray[np.uint64], byte_count: int, out: npt.NDArray[np
                 word >>= np.uint64(8)
         _code_lengths(counts, lengths)
         _codes(lengths, codes)
+        _join_pairs(codes, pairs)
         for run in range(3, _LONGEST_RUN + 1):  # the symbol, its extra bits, and the distance: one bit of 0
             code = codes[_RUNS[run, 0]]
             length = code >> to_length
@@ -179,11 +194,11 @@ def _deflate(words: npt.NDArray[np.uint64], byte_count: int, out: npt.NDArray[np
             word_at += np.uint64(1)
             if word != 0:
                 for _ in range(2):
-                    for _ in range(4):
-                        code = codes[word & byte]
-                        word >>= np.uint64(8)
-                        waiting |= (code & code_bits) << held
-                        held += code >> to_length
+                    for _ in range(2):
+                        pair = np.uint64(pairs[word & two_bytes])
+                        word >>= np.uint64(16)
+                        waiting |= (pair & pair_bits) << held
+                        held += pair >> np.uint64(24)
                     at, waiting, held = _flushed(base, at, waiting, held)
                 continue
             zeros = 7

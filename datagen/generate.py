@@ -193,7 +193,8 @@ def make_shard(plan: GeneratePlan, shard: int, make_row: Callable[[Address], dic
         for attempt in range(MAX_ATTEMPTS):
             row = make_row(Address(shard, number, attempt))
             (kept if row["keep"] else rejected).add(row)
-            judged[row["keep"]].append({name: row.get(name) for name in JUDGED_COLUMNS})
+            if row["judged_by"] != "none":
+                judged[row["keep"]].append({name: row.get(name) for name in JUDGED_COLUMNS})
             if row["keep"]:
                 break
             of_row[row["reason"]] += 1

@@ -21,6 +21,7 @@ from datagen.child import Child, ChildDied
 from datagen.codec import decode_png
 from datagen.commit import COMMITS, committed_shards, finish_run, start_run
 from datagen.generate import CRASHES, MAX_ATTEMPTS, make_shard, row_or_crash
+from datagen.line_columns import line_array
 from datagen.plan import FONTS, TEXTS, Address, GeneratePlan, GenerateRecipe, describe_run, make_plan, read_fonts
 from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
 from datagen.rows import draw_row, judged_page, row_id_of
@@ -149,6 +150,12 @@ def draw_attempt(plan: GeneratePlan, address: Address) -> DrawnPicture | None:
     return DrawnPicture(row_id_of(plan, address), sampled.page.image_HW3, _corners(quads_px))
 
 
+def _with_dicts(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its lines as they come back from a shard."""
+    lines = row.get("lines")
+    return row if lines is None else {**row, "lines": line_array([lines]).to_pylist()}
+
+
 def _corners(quads_px: list[Any]) -> npt.NDArray[np.float32]:
     return np.array(quads_px, np.float32).reshape(-1, 4, 2)
 
@@ -185,10 +192,10 @@ class Tee:
         """The picture kept of a row, which is left in the folder with all that were rejected before."""
         rows = _until_kept(shard, row, make_row, lambda row: bool(row["keep"]))
         if shard not in self._done and shard * self._plan.rows_per_shard + row < self._plan.rows:
-            self._folder.publish(self._path(shard, row), msgspec.msgpack.encode(rows))
+            self._folder.publish(self._path(shard, row), msgspec.msgpack.encode([_with_dicts(made) for made in rows]))
             self._put_together(shard, make_row)
         kept = rows[-1]
-        quads_px = [line["quad_px"] for line in kept["lines"]]
+        quads_px = [line.quad_px for line in kept["lines"].lines]
         return DrawnPicture(kept["row_id"], decode_png(kept["image"]["bytes"]), _corners(quads_px))
 
     def _path(self, shard: int, row: int) -> str:

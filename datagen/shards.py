@@ -5,15 +5,18 @@ determinism; the digest of the pixels holds across versions.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import parquet as pq
 
+from datagen.line_columns import DrawnLines, line_array
 from datagen.schema import SCHEMA
 
 ROW_GROUP_BYTES = 12 << 20
@@ -58,10 +61,10 @@ class ShardBuilder:
         """schema: `SCHEMA`, or that with the metadata of `schema.with_metadata`."""
         self._schema = schema
         self._row_group_bytes = row_group_bytes
-        self._sink = pa.BufferOutputStream()
+        self._sink = _Sink()
         leaves = _leaves(schema)
         self._writer = pq.ParquetWriter(
-            self._sink,
+            pa.PythonFile(self._sink, mode="w"),
             schema,
             compression={leaf: "NONE" if leaf == "image.bytes" else "ZSTD" for leaf in leaves},
             use_dictionary=[leaf for leaf in leaves if leaf not in _UNIQUE],
@@ -70,7 +73,7 @@ class ShardBuilder:
             write_page_index=True,
         )
         self._pending: list[Mapping[str, Any]] = []
-        self._pending_bytes = 0
+        self._images = _Images(row_group_bytes)
         self._rows = 0
         self._pixels = hashlib.sha256()
 
@@ -80,22 +83,25 @@ class ShardBuilder:
         return self._rows
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append one row; columns that it lacks become null. Raises ValueError for a column that the schema lacks."""
+        """Append one row; columns that it lacks become null. Its `lines` are dicts or `DrawnLines`.
+
+        Raises ValueError for a column that the schema lacks.
+        """
         unknown = row.keys() - set(self._schema.names)
         if unknown:
             raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
-        self._pending.append(row)
+        self._images.add(row.get("image"))
+        self._pending.append({**row, "image": None})
         self._rows += 1
         self._pixels.update(f"{row.get('pixels_xxh3') or ''}\n".encode())
-        self._pending_bytes += len((row.get("image") or {}).get("bytes") or b"")
-        if self._pending_bytes >= self._row_group_bytes:
+        if self._images.bytes >= self._row_group_bytes:
             self._flush()
 
     def finish(self) -> Shard:
         """Close the file, open it again and count. Raises RuntimeError when it does not hold what was added."""
         self._flush()
         self._writer.close()
-        data = self._sink.getvalue()
+        data = pa.py_buffer(self._sink.data)
         metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
         if metadata.num_rows != self._rows:
             raise RuntimeError(f"the finished shard holds {metadata.num_rows} rows, {self._rows} were added")
@@ -119,9 +125,101 @@ class ShardBuilder:
 
     def _flush(self) -> None:
         if self._pending:
-            table = pa.Table.from_pylist(self._pending, schema=self._schema)
+            columns = [self._column(field) for field in self._schema]
+            table = pa.Table.from_arrays(columns, schema=self._schema)
             self._writer.write_table(table, row_group_size=len(self._pending))
-            self._pending, self._pending_bytes = [], 0
+            self._pending = []
+            self._images.clear()
+
+    def _column(self, field: pa.Field) -> pa.Array:
+        if field.name == "image":
+            return self._images.column(field.type)
+        values = [row.get(field.name) for row in self._pending]
+        return _lists(values, field.type) if field.name == "lines" else pa.array(values, field.type)
+
+
+class _Images:
+    """The picture files of a row group, one behind the other in memory that is used again for the next.
+
+    As an array of Arrow's every file would be copied once more, into memory that the system has to hand out anew.
+    """
+
+    def __init__(self, expected_bytes: int) -> None:
+        self._expected_bytes = expected_bytes
+        self._files = np.empty(0, np.uint8)
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._ends: list[int] = [0]
+        self._without: list[tuple[bool, bool]] = []  # picture, file
+        self._paths: list[str | None] = []
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return self._ends[-1]
+
+    def add(self, image: Mapping[str, Any] | None) -> None:
+        """Append the value of a row's `image`."""
+        file = None if image is None else image.get("bytes")
+        start, end = self.bytes, self.bytes + len(file or b"")
+        if end > len(self._files):
+            larger = np.empty(max(end, self._expected_bytes + (end - start)), np.uint8)
+            larger[:start] = self._files[:start]
+            self._files = larger
+        self._files[start:end] = np.frombuffer(file or b"", np.uint8)
+        self._ends.append(end)
+        self._without.append((image is None, file is None))
+        self._paths.append(None if image is None else image.get("path"))
+
+    def column(self, kind: pa.StructType) -> pa.StructArray:
+        """All of them; valid until the next is added."""
+        without_image, without_file = np.array(self._without).T
+        buffers = [
+            pa.py_buffer(np.packbits(~without_file, bitorder="little")) if without_file.any() else None,
+            pa.py_buffer(np.array(self._ends, np.int32)),
+            pa.py_buffer(self._files),
+        ]
+        files = pa.BinaryArray.from_buffers(pa.binary(), len(without_file), buffers, int(without_file.sum()))
+        paths = pa.array(self._paths, pa.string())
+        return pa.StructArray.from_arrays([files, paths], fields=list(kind), mask=pa.array(without_image))
+
+
+class _Sink:
+    """A file in memory that grows where it lies: Arrow's own doubles and copies, and touches three times the memory."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        """Append."""
+        self.data += data
+        return len(data)
+
+    def tell(self) -> int:
+        """Bytes written."""
+        return len(self.data)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Nothing comes any more."""
+        self.closed = True
+
+
+def _lists(values: Sequence[Any], kind: pa.ListType) -> pa.ListArray:
+    """A list for each value: `DrawnLines`, dicts, or None."""
+    arrays = []
+    for drawn, group in itertools.groupby(values, lambda value: isinstance(value, DrawnLines)):
+        some = [value for value in group if value]
+        dicts = itertools.chain.from_iterable(some)
+        arrays.append(line_array(some) if drawn else pa.array(dicts, kind.value_type))
+    offsets = pa.array(np.cumsum([0, *(len(value or ()) for value in values)]), pa.int32())
+    missing = pa.array([value is None for value in values])
+    return pa.ListArray.from_arrays(offsets, pa.concat_arrays(arrays), kind, mask=missing)
 
 
 def build_shard(rows: Iterable[Mapping[str, Any]], schema: pa.Schema = SCHEMA) -> Shard:

@@ -152,9 +152,9 @@ def _png(width: int, height: int, raw: bytes) -> bytes:
     return b"".join(
         [
             b"\x89PNG\r\n\x1a\n",
-            codec._chunk(b"IHDR", struct.pack(">II", width, height) + bytes((8, 2, 0, 0, 0))),
-            codec._chunk(b"IDAT", zlib.compress(raw)),
-            codec._chunk(b"IEND", b""),
+            *codec._chunk(b"IHDR", struct.pack(">II", width, height) + bytes((8, 2, 0, 0, 0))),
+            *codec._chunk(b"IDAT", zlib.compress(raw)),
+            *codec._chunk(b"IEND", b""),
         ]
     )
 

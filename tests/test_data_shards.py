@@ -12,14 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
 from datagen import commit
 from datagen.codec import encode_png
+from datagen.line_columns import DrawnLines
 from datagen.schema import SCHEMA, with_metadata
 from datagen.shards import RowGroup, Shard, ShardBuilder, build_shard, read_table
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
+from render_engine.spec import RenderedLine
 
 HASH = "0123456789abcdef"
 
@@ -154,6 +158,50 @@ def test_row_groups_close_at_the_byte_target_and_their_offsets_are_true() -> Non
         for row in rows[start : start + group.rows]:
             assert group.offset <= raw.index(row["image"]["bytes"]) < group.offset + group.size
         start += group.rows
+
+
+PAGES = st.lists(
+    st.one_of(
+        st.none(),
+        st.lists(st.tuples(st.text(max_size=4), st.floats(-1e3, 1e3), st.none() | st.floats(0, 1)), max_size=3),
+    ),
+    max_size=6,
+)
+
+
+@given(pages=PAGES, images=st.lists(st.none() | st.binary(max_size=9), min_size=6, max_size=6))
+def test_rows_that_hold_drawn_lines_and_files_are_those_that_arrow_makes_of_dicts(
+    pages: list[list[tuple[str, float, float | None]] | None], images: list[bytes | None]
+) -> None:
+    rows, plain = [], []
+    for page, image in zip(pages, images, strict=False):
+        dicts = [
+            {
+                "text": text,
+                "lang": "zh",
+                "face_id": f"f-{text}",
+                "block": number,
+                "quad_px": [number + at / 3 for at in range(8)],
+                "ink_rgb": [1, 2, 255],
+                "ground_rgb": [0, 9, 8],
+                **dict.fromkeys(("size_px", "ink_height_px", "contrast", "clutter", "opacity"), size),
+            }
+            for number, (text, size, _) in enumerate(page or ())
+        ]
+        lines = [RenderedLine(**{k: tuple(v) if isinstance(v, list) else v for k, v in line.items()}) for line in dicts]
+        neds = tuple(ned for _, _, ned in page or ())
+        drawn = DrawnLines(lines=tuple(lines), roles=("cell",) * len(lines), read_ned=neds if image else None)
+        for number, line in enumerate(dicts):
+            line |= {"role": "cell", "read_ned": neds[number] if image else None}
+        row = {"image": None if image == b"" else {"bytes": image, "path": "p" if image else None}}
+        rows.append(row | {"lines": None if page is None else drawn})
+        plain.append(row | {"lines": None if page is None else dicts})
+    expected = pa.Table.from_pylist(plain, schema=SCHEMA)
+    for given_rows in (rows, plain, [*rows[:2], *plain[2:]]):
+        builder = ShardBuilder(row_group_bytes=20)
+        for row in given_rows:
+            builder.add(row)
+        assert read_table(builder.finish().data).equals(expected)
 
 
 def test_a_column_that_does_not_exist_is_refused() -> None:

@@ -1,11 +1,13 @@
 """NED and reading order: what can be said without a reader."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
-from datagen.ocr import count_characters, ned, reading_order
+from datagen.ocr import _ONE_EACH, count_characters, ned, reading_order
 
 WORDS = st.text(alphabet="abcxyz你好世界", max_size=30)
 
@@ -43,6 +45,24 @@ def test_ned_is_symmetric_and_equals_its_definition(a: str, b: str):
 
 def test_characters_are_counted_without_blanks():
     assert count_characters("ab 你\n好　c") == 5
+
+
+@given(
+    st.text()
+    | st.text(alphabet="aZ09!~ \n你好，。、；：！？“”《》（）「」·—…　ﬁÅe\u0301Ａ％㎏가\u1100\u1161", max_size=12)
+)
+def test_characters_are_those_of_the_normalised_text(text):
+    assert count_characters(text) == len("".join(unicodedata.normalize("NFKC", text).split()))
+
+
+def test_what_counts_as_one_character_each_is_one_whatever_stands_beside_it():
+    for code in range(0x110000):
+        if _ONE_EACH.fullmatch(chr(code)):
+            folded = unicodedata.normalize("NFKC", chr(code))
+            # neither a mark that joins what is before it, nor a blank of another kind
+            assert len(folded) == 1
+            assert not unicodedata.combining(folded)
+            assert folded.isspace() == (chr(code) in " \n")
 
 
 @given(st.floats(5, 60), st.integers(1, 12), st.integers(1, 4), st.randoms(use_true_random=False))
