@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
@@ -190,6 +190,7 @@ _ENTRY = st.tuples(
 _LINE = st.lists(_PARTS, max_size=6).map("".join) | _ENTRY.map("".join)
 
 
+@settings(deadline=None)
 @given(
     lines=st.lists(_LINE, max_size=8), ending=st.sampled_from(["\n", "\r\n", "\r", "\n\n"]), at_once=st.integers(1, 40)
 )

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
@@ -169,6 +169,7 @@ PAGES = st.lists(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(pages=PAGES, images=st.lists(st.none() | st.binary(max_size=9), min_size=6, max_size=6))
 def test_rows_that_hold_drawn_lines_and_files_are_those_that_arrow_makes_of_dicts(
     pages: list[list[tuple[str, float, float | None]] | None], images: list[bytes | None]
