@@ -4,38 +4,36 @@ One process, a new one as a worker is, and one thread. Text and photographs are 
 another one.
 """
 
+import itertools
 import json
 import multiprocessing
+import pickle
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ImageFont, features
 
 from datagen.codec import encode_png
-from datagen.heap import keep_freed_memory
 from datagen.peers import Pillow, ratio_to, ratio_to_skia
-from datagen.photos import PhotoStore, index_from_json, index_to_json
 from datagen.plan import Address, GeneratePlan, GenerateRecipe, Judgement, make_plan
 from datagen.rows import SampledPage, Workshop, to_row
 from datagen.seeds import rng_for
 from datagen.shards import ShardBuilder
 from datagen.verdict import Verdict
-from fonts_manifest.manifest import load_manifest, save_manifest
 from render_engine.atlas import Atlas
 from render_engine.compose import draw_glyphs, linear_tables
 from render_engine.distribution import PageDistribution, SizeBand
 from render_engine.render import Assets, draw, ground, lay_out, render
 from render_engine.sample import sample_spec
-from render_engine.spec import PageSpec, RenderedPage, RenderError, spec_from_json, spec_to_json
+from render_engine.spec import PageSpec, RenderedPage, RenderError
 
 STAGES = ("sample", "crop", "layout", "draw", "encode", "row", "parquet")
 BESIDE = ("sample", "parquet")
@@ -48,6 +46,26 @@ WARM_UP_PAGES = 200
 ROWS_PER_SHARD = 100
 
 
+LEAST_GLYPHS, MEAN_GLYPHS = 1000, 1200
+"""What a page of 512 px holds at least, and in the mean at most, whose row is timed; four times as much of 1024 px."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowFigures:
+    """Rows of some pages of a stream."""
+
+    pages: int
+    glyphs: float
+    """Mean visible glyphs a page."""
+    least_glyphs: int
+    rows_per_s: float
+    """Pages made ready for Parquet: crop, text, boxes, PNG, row. Without choosing what is drawn."""
+    rows_per_s_with_sampling: float
+    """The same with the choice of text, faces, sizes and colours before and the Parquet file behind."""
+    stage_ms: dict[str, float]
+    """Mean milliseconds a page of `STAGES`; the file's are those of the whole stream."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderFigures:
     """What `glyphmill bench render --json` prints. One process, one thread, CPU time."""
@@ -55,10 +73,16 @@ class RenderFigures:
     text_glyphs_per_s: float
     """Visible glyphs laid out, painted, composed and annotated a second on 512 px pages, steady state."""
     rows_per_s_512: float
-    """Pages of 512 x 512 made ready for Parquet: crop, text, boxes, PNG, row. Without choosing what is drawn."""
+    """Of `usual_512`."""
     rows_per_s_1024: float
-    rows_per_s_512_with_sampling: float
-    """The same with the choice of text, faces, sizes and colours before and the Parquet file behind."""
+    """Of `usual_1024`."""
+    usual_512: RowFigures
+    """Pages of 1,000 glyphs and more: of those in the stream the sparsest, as many as have 1,200 in the mean."""
+    dense_512: RowFigures
+    """All pages of the stream."""
+    usual_1024: RowFigures
+    """The same density: pages of 4,000 glyphs and more, 4,800 in the mean."""
+    dense_1024: RowFigures
     rows_per_s_complex: float
     """Structured pages of 512 x 512, from crop to PNG."""
     rows_per_s_compositional: float
@@ -75,7 +99,8 @@ class RenderFigures:
     rss_mb: float
     """Peak resident memory of the process up to its last row of 512 px, atlas, texts and photographs in it."""
     first_page_s: float
-    """From the start of a new Python process to its first encoded 512 px page, compiled code in numba's cache."""
+    """From the start of a new Python process to its first row of 512 px, compiled code in numba's cache: texts opened
+    and read, the page chosen, drawn and encoded."""
     cold_glyphs_per_s: float
     """The text stage of the first pages of a process, whose glyphs are all new to it."""
     warm_up_pages: int
@@ -84,11 +109,8 @@ class RenderFigures:
     """Share of the glyphs of the measured pages that had to be rasterised."""
     faces: int
     sizes: int
-    glyphs_per_page_512: float
-    stage_ms_512: dict[str, float]
-    """Mean milliseconds a page of `STAGES`."""
     floor_ms_512: float
-    """What cannot be left out: the crop, one pass over the glyphs' pixels, the PNG."""
+    """What cannot be left out of `dense_512`: the crop, one pass over the glyphs' pixels, the PNG."""
     dropped: int
     """Pages that ended in a RenderError."""
 
@@ -109,6 +131,45 @@ def dense_pages(pages: PageDistribution, side_px: int) -> PageDistribution:
         "layouts": {"columns": 0.6, "list": 0.2, "mosaic": 0.2},
     }
     return pages.model_copy(update=changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """CPU seconds and glyphs of pages of a stream."""
+
+    specs: list[PageSpec]
+    glyphs_P: npt.NDArray[np.int64]
+    seconds_PS: npt.NDArray[np.float64]
+    """(pages, `STAGES`)."""
+    dropped: int
+    """Pages that ended in a RenderError beside them."""
+
+    def seconds(self, *stages: str) -> float:
+        """Of all pages."""
+        return float(self.seconds_PS[:, [STAGES.index(stage) for stage in stages]].sum())
+
+    def usual(self, least: int, mean: int) -> npt.NDArray[np.int64]:
+        """Of the pages with `least` glyphs and more the sparsest, as many as have `mean` in the mean; one at least."""
+        order = np.argsort(self.glyphs_P, kind="stable")
+        order = order[np.searchsorted(self.glyphs_P[order], min(least, self.glyphs_P.max())) :]
+        means = np.cumsum(self.glyphs_P[order]) / np.arange(1, len(order) + 1)
+        return order[: max(1, int(np.searchsorted(means, mean, side="right")))]
+
+    def rows(self, pages: npt.NDArray[np.int64] | slice = slice(None)) -> RowFigures:
+        """Figures of some pages, all by default."""
+        glyphs_P = self.glyphs_P[pages]
+        seconds = self.seconds_PS[pages].mean(axis=0)
+        # Whichever page fills a row group bears the time of its writing.
+        seconds[STAGES.index("parquet")] = self.seconds("parquet") / len(self.specs)
+        stage_s = dict(zip(STAGES, seconds.tolist(), strict=True))
+        return RowFigures(
+            pages=len(glyphs_P),
+            glyphs=float(glyphs_P.mean()),
+            least_glyphs=int(glyphs_P.min()),
+            rows_per_s=1 / sum(stage_s[stage] for stage in STAGES if stage not in BESIDE),
+            rows_per_s_with_sampling=1 / sum(stage_s.values()),
+            stage_ms={stage: 1000 * stage_s[stage] for stage in STAGES},
+        )
 
 
 class Stream:
@@ -156,16 +217,15 @@ class Stream:
                 break
         return pages, cold
 
-    def measure(self, count: int) -> tuple[dict[str, float], int, int, list[PageSpec]]:
-        """CPU seconds of every stage over the next `count` pages, their glyphs, the number dropped, the others."""
-        seconds = dict.fromkeys(STAGES, 0.0)
-        glyphs, specs, builder = 0, [], ShardBuilder(self.plan.schema)
+    def measure(self, count: int) -> Measured:
+        """CPU seconds of every stage over the next `count` pages."""
+        seconds, glyphs, specs, builder = [], [], [], ShardBuilder(self.plan.schema)
         for number in range(self.drawn, self.drawn + count):
             marks = [time.process_time()]
             spec = self._spec(number)
             marks.append(time.process_time())
             try:
-                glyphs += self._row(spec, number, builder, marks)
+                glyphs.append(self._row(spec, number, builder, marks))
             except RenderError:
                 continue
             specs.append(spec)
@@ -173,10 +233,14 @@ class Stream:
                 builder.finish()
                 builder = ShardBuilder(self.plan.schema)
                 marks[-1] = time.process_time()
-            for stage, (start, stop) in zip(STAGES, pairwise(marks), strict=True):
-                seconds[stage] += stop - start
+            seconds.append(np.diff(marks))
         self.drawn += count
-        return seconds, glyphs, count - len(specs), specs
+        return Measured(
+            specs=specs,
+            glyphs_P=np.array(glyphs, np.int64),
+            seconds_PS=np.array(seconds),
+            dropped=count - len(specs),
+        )
 
     def _row(self, spec: PageSpec, number: int, builder: ShardBuilder, marks: list[float]) -> int:
         assets = self.workshop.assets
@@ -211,23 +275,26 @@ def _measure(plan: GeneratePlan, pages: int, warm_up_pages: int) -> RenderFigure
     assets = small.workshop.assets
     warmed, cold = small.warm_up(warm_up_pages)
     known = assets.atlas.rasterised
-    stages, glyphs, dropped, specs = small.measure(pages)
+    of_512 = small.measure(pages)
+    specs, glyphs = of_512.specs, int(of_512.glyphs_P.sum())
     new_glyphs = (assets.atlas.rasterised - known) / glyphs
     rss_mb = _peak_resident_mb()
     large = Stream(plan, dense_pages(plan.pages, 1024))
     large.workshop.assets = assets
     large.warm_up(WARM_UP_PAGES)
-    stages_1024, _, dropped_1024, specs_1024 = large.measure(max(8, pages // 4))
+    of_1024 = large.measure(max(8, pages // 4))
     peers = specs[: max(8, pages // 4)]
     layout = ImageFont.Layout.RAQM if features.check("raqm") else ImageFont.Layout.BASIC
-    count = len(specs)
-    whole, whole_1024 = sum(stages.values()), sum(stages_1024.values())
-    beside = sum(stages[stage] for stage in BESIDE)
+    usual_512 = of_512.rows(of_512.usual(LEAST_GLYPHS, MEAN_GLYPHS))
+    usual_1024 = of_1024.rows(of_1024.usual(4 * LEAST_GLYPHS, 4 * MEAN_GLYPHS))
     return RenderFigures(
-        text_glyphs_per_s=glyphs / (stages["layout"] + stages["draw"]),
-        rows_per_s_512=count / (whole - beside),
-        rows_per_s_1024=len(specs_1024) / (whole_1024 - sum(stages_1024[stage] for stage in BESIDE)),
-        rows_per_s_512_with_sampling=count / whole,
+        text_glyphs_per_s=glyphs / of_512.seconds("layout", "draw"),
+        rows_per_s_512=usual_512.rows_per_s,
+        rows_per_s_1024=usual_1024.rows_per_s,
+        usual_512=usual_512,
+        dense_512=of_512.rows(),
+        usual_1024=usual_1024,
+        dense_1024=of_1024.rows(),
         rows_per_s_complex=_family_rows_per_s(plan, assets, "complex", max(8, pages // 4)),
         rows_per_s_compositional=_family_rows_per_s(plan, assets, "compositional", max(8, pages // 4)),
         ratio_to_pillow=ratio_to(Pillow(assets, layout), peers, assets),
@@ -235,16 +302,14 @@ def _measure(plan: GeneratePlan, pages: int, warm_up_pages: int) -> RenderFigure
         ratio_to_pillow_basic=ratio_to(Pillow(assets, ImageFont.Layout.BASIC), peers, assets),
         ratio_to_skia=ratio_to_skia(peers, assets),
         rss_mb=rss_mb,
-        first_page_s=_first_page_s(plan, specs[0]),
+        first_page_s=_first_page_s(replace(plan, pages=small.pages)),
         cold_glyphs_per_s=cold,
         warm_up_pages=warmed,
         new_glyphs=new_glyphs,
         faces=len({face_id for spec in specs for block in spec.blocks for face_id in block.face_ids[:1]}),
         sizes=len({block.size_px for spec in specs for block in spec.blocks}),
-        glyphs_per_page_512=glyphs / count,
-        stage_ms_512={stage: 1000 * seconds / count for stage, seconds in stages.items()},
-        floor_ms_512=1000 * (stages["crop"] + stages["encode"]) / count + _composing_ms(peers, assets),
-        dropped=dropped + dropped_1024,
+        floor_ms_512=1000 * of_512.seconds("crop", "encode") / len(specs) + _composing_ms(peers, assets),
+        dropped=of_512.dropped + of_1024.dropped,
     )
 
 
@@ -291,25 +356,22 @@ def _peak_resident_mb() -> float:
     return int(peak.split()[1]) / 1024
 
 
-def _first_page_s(plan: GeneratePlan, spec: PageSpec) -> float:
-    """From the start of a new process to this page drawn and encoded."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_manifest(plan.manifest, Path(folder, "fonts.json"))
-        Path(folder, "photos.json").write_text(index_to_json(plan.photos))
-        Path(folder, "spec.json").write_text(spec_to_json(spec))
-        code = "import sys; from datagen.bench import draw_one; draw_one(sys.argv[1])"
-        start = time.time()
-        done = subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True, text=True)
-        return float(done.stdout) - start
+def _first_page_s(plan: GeneratePlan) -> float:
+    """From the start of a new process to the first row of the plan."""
+    # As multiprocessing hands a plan to a worker that it starts.
+    code = "import pickle, sys; from datagen.bench import draw_first; draw_first(pickle.load(sys.stdin.buffer))"
+    pickled = pickle.dumps(plan)
+    start = time.time()
+    done = subprocess.run([sys.executable, "-c", code], input=pickled, check=True, capture_output=True)
+    return float(done.stdout) - start
 
 
-def draw_one(folder: str) -> None:
-    """Draw and encode the page of a folder; print when it was ready."""
-    keep_freed_memory()
-    manifest = load_manifest(Path(folder, "fonts.json"), verify=False)
-    photos = index_from_json(Path(folder, "photos.json").read_text())
-    assets = Assets(manifest.faces, PhotoStore(photos.photos))
-    encode_png(render(spec_from_json(Path(folder, "spec.json").read_text()), assets).image_HW3)
+def draw_first(plan: GeneratePlan) -> None:
+    """Make the plan's first row that can be drawn; print when it was ready."""
+    workshop = Workshop(plan)
+    pages = (workshop.draw(plan, Address(0, row)) for row in itertools.count())
+    sampled = next(one for one in pages if one.page is not None)
+    to_row(plan, sampled, KEEP, workshop.licences)
     print(time.time())
 
 
@@ -323,28 +385,37 @@ def as_text(figures: RenderFigures) -> str:
     """A table for a person."""
     skia = "" if figures.ratio_to_skia is None else f", {figures.ratio_to_skia:.1f} times as fast as skia-python"
     pillow = f"{figures.pillow_layout} layout; {figures.ratio_to_pillow_basic:.1f} times its basic one"
-    total = sum(milliseconds for stage, milliseconds in figures.stage_ms_512.items() if stage not in BESIDE)
-    stream = (
-        f"{figures.faces} faces, {figures.sizes} sizes, {figures.glyphs_per_page_512:,.0f} glyphs a page of 512 x 512"
-    )
+    stream = f"{figures.faces} faces, {figures.sizes} sizes, {figures.dense_512.glyphs:,.0f} glyphs a page of 512 x 512"
     cold = f"{figures.cold_glyphs_per_s:,.0f} in a process's first pages"
-    sampled = f"{figures.rows_per_s_512_with_sampling:,.0f} with the choice of what is drawn and the Parquet file"
     lines = [
         f"{stream}; {figures.new_glyphs:.1%} of them new after {figures.warm_up_pages:,} pages",
         f"text stage      {figures.text_glyphs_per_s:12,.0f} glyphs/s ({cold})",
         f"                {figures.ratio_to_pillow:12.1f} times as fast as Pillow ({pillow}){skia}",
-        f"whole rows      {figures.rows_per_s_512:12,.0f} /s of 512 x 512 ({sampled})",
-        f"                {figures.rows_per_s_1024:12,.0f} /s of 1024 x 1024",
+        *_row_lines("whole rows", "512 x 512, usual", figures.usual_512),
+        *_row_lines("", "512 x 512, the whole stream", figures.dense_512),
+        *_row_lines("", "1024 x 1024, usual", figures.usual_1024),
+        *_row_lines("", "1024 x 1024, the whole stream", figures.dense_1024),
         f"complex pages   {figures.rows_per_s_complex:12,.0f} /s of 512 x 512",
         f"compositional   {figures.rows_per_s_compositional:12,.0f} /s of 512 x 512",
         f"memory          {figures.rss_mb:12,.0f} MB resident at most",
-        f"first page      {figures.first_page_s:12.2f} s after the start of a process",
+        f"first page      {figures.first_page_s:12.2f} s after the start of a process, texts read, page chosen",
+        f"ms a page       {'512, usual':>12}{'stream':>10}{'1024, usual':>14}{'stream':>10}",
     ]
-    for stage, milliseconds in figures.stage_ms_512.items():
-        share = "" if stage in BESIDE else f" {milliseconds / total:7.1%}"
-        lines.append(f"  {stage:14}{milliseconds:12.3f} ms a page{share}")
+    columns = (figures.usual_512, figures.dense_512, figures.usual_1024, figures.dense_1024)
+    for stage in STAGES:
+        each = "".join(
+            f"{rows.stage_ms[stage]:{width}.3f}" for rows, width in zip(columns, (12, 10, 14, 10), strict=True)
+        )
+        lines.append(f"  {stage:14}{each}")
+    total = 1000 / figures.dense_512.rows_per_s
     floor = f"a row takes {total / figures.floor_ms_512:.2f} times the crop, one pass over the glyphs and PNG"
-    lines.append(f"  {'floor':14}{figures.floor_ms_512:12.3f} ms a page: {floor}")
+    lines.append(f"  {'floor':14}{'':12}{figures.floor_ms_512:10.3f}; {floor}")
     if figures.dropped:
         lines.append(f"  {figures.dropped} pages were dropped with a label")
     return "\n".join(lines)
+
+
+def _row_lines(label: str, what: str, rows: RowFigures) -> list[str]:
+    glyphs = f"{rows.pages} pages of {rows.least_glyphs:,} glyphs and more, {rows.glyphs:,.0f} in the mean"
+    sampled = f"{rows.rows_per_s_with_sampling:,.0f} with the choice of what is drawn and the Parquet file"
+    return [f"{label:16}{rows.rows_per_s:12,.0f} /s of {what}: {glyphs}", f"{'':28} ({sampled})"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from render_engine.colours import colour_name
+from render_engine.colours import colour_name, colour_names
 from render_engine.spec import FilledBox, GradientGround, PageSpec, PhotoCrop, PlainGround, RenderedLine
 from render_engine.template import load_template
 from render_engine.warp import project
@@ -73,7 +73,7 @@ def _text(spec: PageSpec, lines: Sequence[RenderedLine]) -> str:
     sizes = [line.size_px for line in lines] or _seen_sizes(spec)
     low, high = f"{min(sizes):.3g}", f"{max(sizes):.3g}"
     span = f"{low} px" if low == high else f"{low} to {high} px"
-    inks = collections.Counter(colour_name(part.ink_rgb) for part in (lines or spec.blocks))
+    inks = collections.Counter(colour_names([part.ink_rgb for part in (lines or spec.blocks)]))
     ink = min(inks, key=lambda name: (-inks[name], name))
     count = len({line.block for line in lines}) or len(spec.blocks)
     blocks = f"in {_number(count)} blocks" if count > 1 else "in one block"

@@ -1,6 +1,7 @@
 """Plain names of colours, as people would say them: the nearest of some hundred examples in a perceptual space."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -62,11 +63,27 @@ _TO_LAB = np.array(
 )
 
 
-@functools.lru_cache(maxsize=1 << 16)
+_KNOWN: dict[RGB, str] = {}
+_MOST_KNOWN = 1 << 16
+
+
 def colour_name(rgb: RGB) -> str:
-    """The name of an 8-bit sRGB colour: that of the nearest example in Oklab. 15 us when it is new."""
-    names, examples_N3 = _examples()
-    return names[int(((examples_N3 - _oklab(np.array(rgb))) ** 2).sum(axis=1).argmin())]
+    """The name of an 8-bit sRGB colour: that of the nearest example in Oklab."""
+    return colour_names((rgb,))[0]
+
+
+def colour_names(rgbs: Sequence[RGB]) -> list[str]:
+    """The same for many: 15 us when one is new, 1 for each of 40 that are."""
+    new = [rgb for rgb in dict.fromkeys(rgbs) if rgb not in _KNOWN]
+    if new:
+        if len(_KNOWN) + len(new) > _MOST_KNOWN:
+            _KNOWN.clear()
+            new = list(dict.fromkeys(rgbs))
+        names, examples_N3 = _examples()
+        # |a - b|^2 = |a|^2 - 2ab + |b|^2, of which the first is the same for every example
+        distances_nN = (examples_N3**2).sum(axis=1) - 2 * (_oklab(np.array(new)) @ examples_N3.T)
+        _KNOWN.update(zip(new, (names[at] for at in distances_nN.argmin(axis=1).tolist()), strict=True))
+    return [_KNOWN[rgb] for rgb in rgbs]
 
 
 @functools.cache

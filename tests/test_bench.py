@@ -8,12 +8,14 @@ import pytest
 from PIL import features
 from typer.testing import CliRunner
 
-from datagen.bench import STAGES
+from datagen.bench import STAGES, Measured
 from datagen.peers import Run, ratio_to
 from fonts_manifest.scan import scan_fonts
 from glyphmill import app
 from render_engine.render import Assets
 from render_engine.spec import PageSpec, PlainGround, TextBlock
+
+SPEC = PageSpec(width_px=1, height_px=1, family="pure", background=PlainGround(rgb=(0, 0, 0)), blocks=())
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +32,35 @@ def figures() -> dict:
 def test_the_bench_prints_its_figures(figures: dict) -> None:
     keys = {"text_glyphs_per_s", "rows_per_s_512", "rows_per_s_1024", "ratio_to_pillow", "rss_mb", "first_page_s"}
     assert all(figures[key] > 0 for key in keys)
-    assert set(figures["stage_ms_512"]) == set(STAGES)
+    assert set(figures["usual_512"]["stage_ms"]) == set(STAGES)
     assert figures["dropped"] == 0
-    assert figures["glyphs_per_page_512"] > 500
+    assert figures["dense_512"]["glyphs"] > 500
     assert figures["warm_up_pages"] == 200
 
 
 def test_its_rates_are_those_of_its_stages(figures: dict) -> None:
-    stages = figures["stage_ms_512"]
-    assert figures["rows_per_s_512_with_sampling"] == pytest.approx(1000 / sum(stages.values()), rel=0.02)
+    stages = figures["dense_512"]["stage_ms"]
+    assert figures["dense_512"]["rows_per_s_with_sampling"] == pytest.approx(1000 / sum(stages.values()), rel=0.02)
+    row_ms = sum(stages.values()) - stages["sample"] - stages["parquet"]
+    assert figures["dense_512"]["rows_per_s"] == pytest.approx(1000 / row_ms, rel=0.02)
     text_s = (stages["layout"] + stages["draw"]) / 1000
-    assert figures["text_glyphs_per_s"] == pytest.approx(figures["glyphs_per_page_512"] / text_s, rel=0.02)
+    assert figures["text_glyphs_per_s"] == pytest.approx(figures["dense_512"]["glyphs"] / text_s, rel=0.02)
+    assert figures["rows_per_s_512"] == figures["usual_512"]["rows_per_s"]
     assert figures["floor_ms_512"] < sum(stages.values()) - stages["sample"]
+
+
+def test_usual_pages_are_the_sparsest_with_enough_glyphs_and_their_own_times_count() -> None:
+    glyphs_P = np.array([1500, 400, 1300, 1000, 999, 1100, 5000])
+    seconds_PS = np.zeros((7, len(STAGES)))
+    seconds_PS[:, STAGES.index("draw")] = glyphs_P / 1e6
+    seconds_PS[0, STAGES.index("parquet")] = 0.7
+    measured = Measured(specs=[SPEC] * 7, glyphs_P=glyphs_P, seconds_PS=seconds_PS, dropped=0)
+    usual = measured.rows(measured.usual(1000, 1200))
+    assert (usual.pages, usual.least_glyphs, usual.glyphs) == (3, 1000, pytest.approx(3400 / 3))
+    assert usual.rows_per_s == pytest.approx(1e6 / usual.glyphs)
+    assert usual.stage_ms["parquet"] == pytest.approx(100)
+    assert usual.rows_per_s_with_sampling == pytest.approx(1 / (usual.glyphs / 1e6 + 0.1))
+    assert measured.usual(9000, 9000).tolist() == [6]  # the densest when none is dense enough
 
 
 def test_pillow_is_measured_with_the_layout_it_takes_by_itself(figures: dict) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from render_engine.colours import EXAMPLES, colour_name
+from render_engine.colours import EXAMPLES, _examples, _oklab, colour_name, colour_names
 
 _SAID = """
 black white red green grey yellow blue brown orange pink purple beige olive turquoise
@@ -87,3 +87,11 @@ def test_examples_are_called_what_they_are_examples_of():
     assert len(codes) == len(set(codes))
     for name, own in EXAMPLES.items():
         assert {colour_name(tuple(bytes.fromhex(code))) for code in own.split()} == {name}
+
+
+def test_many_colours_at_once_are_named_as_one_by_one() -> None:
+    rgbs = [tuple(rgb) for rgb in np.random.default_rng(0).integers(0, 256, (300, 3)).tolist()]
+    names, examples_N3 = _examples()
+    expected = [names[int(((examples_N3 - _oklab(np.array(rgb))) ** 2).sum(axis=1).argmin())] for rgb in rgbs]
+    assert colour_names([*rgbs, *rgbs]) == [*expected, *expected]
+    assert [colour_name(rgb) for rgb in rgbs] == expected
