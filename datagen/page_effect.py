@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# N lines, P pages, K nodes of the page's unknown, J levels of legibility, R lines that may be read
+# N lines, P pages, K nodes of the page's unknown, J levels of legibility, R lines not read yet, A of them asked about
 
 Array = npt.NDArray[np.float64]
 
@@ -20,6 +20,7 @@ _NODES_K = np.linspace(-3, 3, 13)
 """Values of the page's unknown, in standard deviations."""
 _PRIOR_K = np.exp(-(_NODES_K**2) / 2) / np.exp(-(_NODES_K**2) / 2).sum()
 _LEAST = 1e-6
+_MOST_ASKED = 256
 _STEPS = 60
 _DIFFERENCE = 1e-4
 
@@ -168,18 +169,21 @@ class PageBelief:
         belief_K = _normalised(self._log_K)
         legible_RK = self._legible_NK[left_R]
         chance_R = legible_RK @ belief_K
-        joint_RJK = (self._levels_NKJ[left_R] * belief_K[None, :, None]).transpose(0, 2, 1)
-        level_RJ = joint_RJK.sum(axis=2)
-        # Of every line (the last axis), after each of the levels at which one of them may be read.
-        after_RJR = np.clip(joint_RJK @ legible_RK.T / level_RJ[:, :, None], 0, 1)
-        doubt_RR = (level_RJ[:, :, None] * _doubt(after_RJR)).sum(axis=1) / level_RJ.sum(axis=1)[:, None]
+        # Of thousands of lines only the most doubtful are asked about: every one of them against all would fill memory.
+        asked_A = np.sort(np.argsort(-_doubt(chance_R), kind="stable")[:_MOST_ASKED])
+        joint_AJK = (self._levels_NKJ[left_R[asked_A]] * belief_K[None, :, None]).transpose(0, 2, 1)
+        level_AJ = joint_AJK.sum(axis=2)
+        # Of every line, after each of the levels at which one of them may be read.
+        after_AJR = np.clip(joint_AJK @ legible_RK.T / level_AJ[:, :, None], 0, 1)
+        doubt_AR = (level_AJ[:, :, None] * _doubt(after_AJR)).sum(axis=1) / level_AJ.sum(axis=1)[:, None]
         # Others are known better, the line itself is known.
-        saved_R = self._stands_for * (_doubt(chance_R).sum() - doubt_RR.sum(axis=1)) + np.diag(doubt_RR)
-        worth_R = np.array(
-            [worth(*each) for each in zip(saved_R, chance_R, price_N[left_R], clean_N[left_R], strict=True)]
-        )
-        best = int(worth_R.argmax())
-        return int(left_R[best]), float(worth_R[best])
+        saved_A = self._stands_for * (_doubt(chance_R).sum() - doubt_AR.sum(axis=1))
+        saved_A += doubt_AR[np.arange(len(asked_A)), asked_A]
+        number_A = left_R[asked_A]
+        offers = zip(saved_A, chance_R[asked_A], price_N[number_A], clean_N[number_A], strict=True)
+        worth_A = np.array([worth(*offer) for offer in offers])
+        best = int(worth_A.argmax())
+        return int(number_A[best]), float(worth_A[best])
 
 
 def own_worth(chance: float, price_px: float, clean_px: float) -> float:

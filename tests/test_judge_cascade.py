@@ -223,6 +223,23 @@ def test_what_is_read_of_a_page_decides_its_other_lines():
     assert cost == pytest.approx(point.cost_share, abs=0.05)
 
 
+def test_eight_lines_of_a_page_tell_what_all_of_them_will_cost_and_bring():
+    rng = np.random.default_rng(5)
+    whole = []
+    for _ in range(240):
+        scores = rng.normal(0.9, 0.6, 32)
+        chances = 1 / (1 + np.exp(-4 * scores - 1.5 * rng.normal()))
+        legible = (rng.random(32) < chances).tolist()
+        whole.append([sampled(*each, reading_px(line()), 4.0) for each in zip(scores.tolist(), legible, strict=True)])
+    fitted = calibrate([page[:8] for page in whole[:180]], CONFIG)
+    costs, agreements = [p.cost_share for p in fitted.curve], [p.agreement for p in fitted.curve]
+    for point in (next(p for p in fitted.curve if p.cost_share > share) for share in (0.1, 0.25)):
+        cost, agreement = run_cascade(fitted, whole[180:], point.threshold)
+        # A choice among 32 lines is a little better than one among 8: the curve promises no more than there is.
+        assert -0.01 < agreement - np.interp(cost, costs, agreements) < 0.03
+        assert cost == pytest.approx(point.cost_share, rel=0.3)
+
+
 def test_clean_print_is_paid_for_where_it_decides():
     # Legible lines are read at .9: full OCR reads their clean print as well, the cascade does not.
     pages = [[msgspec.structs.replace(each, clean_px=100) for each in page] for page in sample(100)]

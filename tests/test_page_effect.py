@@ -80,6 +80,15 @@ def test_the_page_is_asked_where_it_is_doubtful_and_cheap():
     assert alike.next_line(np.full(3, 100.0), np.array([100.0, 100.0, 0.0]))[0] == 2  # no clean print to be read
 
 
+def test_of_thousands_of_lines_the_most_doubtful_are_asked_about():
+    logits = np.full(4000, 5.0)
+    logits[[7, 3001]] = 0.5, 0.0
+    many = PageBelief(logits, EFFECT)
+    first = many.next_line(np.full(4000, 100.0), np.zeros(4000))[0]
+    many.learn(first, 3)
+    assert {first, many.next_line(np.full(4000, 100.0), np.zeros(4000))[0]} == {7, 3001}
+
+
 def test_lines_are_read_until_none_is_worth_it_and_bad_news_asks_for_more():
     def read_page(level: int) -> list[int]:
         return read_where_it_pays(
