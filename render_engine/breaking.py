@@ -41,14 +41,14 @@ KNOWN = 0x8000
 
 
 @functools.cache
-def _properties() -> npt.NDArray[np.uint16]:
+def known_properties() -> npt.NDArray[np.uint16]:
     """(0x110000,) class and flags of every character seen so far in this process; 0 where not yet looked up."""
     return np.zeros(0x110000, np.uint16)
 
 
 def break_properties(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:
     """The table of break properties, complete for `codes`: `table[codes]` are class and flags. 1 us a new one."""
-    table = _properties()
+    table = known_properties()
     new = codes[table[codes] == 0]
     if len(new):
         for code in np.unique(new).tolist():
@@ -110,20 +110,22 @@ def _ends_line(kind: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def find_breaks(codes: npt.NDArray[np.uint32], table: npt.NDArray[np.uint16], breaks: npt.NDArray[np.uint8]) -> None:
+def find_breaks(codes: npt.NDArray[np.uint32], table: npt.NDArray[np.uint16], breaks: npt.NDArray[np.uint8]) -> bool:
     """Fill `breaks` (n,) with 1 where UAX #14 allows or demands a break before character i.
 
-    table: `break_properties`, complete for `codes`.
+    Returns False, `breaks` unfinished, when `table` (`known_properties`) lacks one of `codes`.
     """
     n = len(codes)
     if n == 0:
-        return
+        return True
     # Kept characters: all but marks attached to a base (LB9); `bits` holds class (after LB10) and flags of each.
     kept = np.empty(n, np.int32)
     bits = np.empty(n, np.int32)
     count = 0
     for i in range(n):
         bit = np.int32(table[codes[i]])
+        if bit == 0:
+            return False
         kind = bit & CLASS_MASK
         breaks[i] = 0
         if kind in (CM, ZWJ):
@@ -282,3 +284,4 @@ def find_breaks(codes: npt.NDArray[np.uint32], table: npt.NDArray[np.uint16], br
         if c == EM and (p == EB or before & UNASSIGNED_PICTOGRAPH):  # LB30b
             continue
         breaks[i] = 1  # LB31
+    return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from render_engine.breaking import break_properties, find_breaks, find_hyphens
+from render_engine.breaking import break_properties, find_breaks, find_hyphens, known_properties
 from render_engine.face import EM_BITS
 from render_engine.shape import FontStack
 from render_engine.singles import singles
@@ -154,9 +154,10 @@ def _typeset(
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     except UnicodeEncodeError:
         raise RenderError("missing_glyph", "a lone surrogate is no character") from None
-    table = break_properties(codes)
+    table = known_properties()
     breaks = np.empty(len(codes), np.uint8)
-    find_breaks(codes, table, breaks)
+    if not find_breaks(codes, table, breaks):
+        find_breaks(codes, break_properties(codes), breaks)
     divisible = NO_HYPHENS
     if hyphens:
         divisible = np.zeros(len(codes), np.uint8)
