@@ -1,7 +1,12 @@
-"""Freed memory stays with the process: getting it back from the system takes longer than compressing what it holds."""
+"""Memory of a process that makes rows: what it frees stays with it, and what it never needs is not loaded.
+
+Getting freed memory back from the system takes longer than compressing what it holds.
+"""
 
 import ctypes
+import importlib.abc
 import sys
+from typing import Any
 
 import pyarrow as pa
 
@@ -27,3 +32,26 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
         libc.mallopt(_M_TRIM_THRESHOLD, _MOST_UNUSED_BYTES)
         pa.set_memory_pool(pa.system_memory_pool())
+
+
+class _WithoutPandas(importlib.abc.MetaPathFinder):
+    """Nobody finds pandas."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname, name=fullname)
+
+
+def leave_pandas_out() -> None:
+    """Arrow looks for pandas when it makes its first array: let it find none, 50 MB and half a second less.
+
+    It looks no more then, but where an array is made without a type; who asks it for a data frame still gets one.
+    """
+    if "pandas" in sys.modules:
+        return
+    finder = _WithoutPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([0], pa.int8())
+    finally:
+        sys.meta_path.remove(finder)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet as pq
 
+from datagen.heap import leave_pandas_out
 from datagen.line_columns import DrawnLines, line_array
 from datagen.schema import SCHEMA
 
@@ -59,6 +60,7 @@ class ShardBuilder:
 
     def __init__(self, schema: pa.Schema = SCHEMA, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
         """schema: `SCHEMA`, or that with the metadata of `schema.with_metadata`."""
+        leave_pandas_out()
         self._schema = schema
         self._row_group_bytes = row_group_bytes
         self._sink = _Sink()
@@ -218,7 +220,7 @@ def _lists(values: Sequence[Any], kind: pa.ListType) -> pa.ListArray:
         dicts = itertools.chain.from_iterable(some)
         arrays.append(line_array(some) if drawn else pa.array(dicts, kind.value_type))
     offsets = pa.array(np.cumsum([0, *(len(value or ()) for value in values)]), pa.int32())
-    missing = pa.array([value is None for value in values])
+    missing = pa.array([value is None for value in values], pa.bool_())
     return pa.ListArray.from_arrays(offsets, pa.concat_arrays(arrays), kind, mask=missing)
 
 

@@ -1,10 +1,12 @@
 """datagen.generate and what stands on it: the same bytes however they are made, nothing lost, every row drawn again."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +72,17 @@ def test_shards_in_any_order_and_twice_are_the_same_bytes(folder: Path, finished
     for path, sha256 in data_bytes(tmp_path).items():
         assert sha256 == data_bytes(finished)[path]
     assert commit.committed_shards(Folder(str(tmp_path))) == {0, 1, 2, 3, 4}
+
+
+def test_a_worker_loads_no_pandas_until_someone_asks_for_it(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    recipe = make_recipe(folder)
+    plan = make_plan(recipe, recipe_hash(recipe), recipe_to_yaml(recipe), str(tmp_path))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker:
+        assert worker.submit(generate_shard, plan, 0).result().files
+        assert not worker.submit(eval, "'pandas' in __import__('sys').modules").result()
+        frame = worker.submit(eval, "__import__('pyarrow').table({'a': [1, 2]}).to_pandas()").result()
+    assert frame["a"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("executor", ["serial", pytest.param("ray", marks=pytest.mark.slow)])
