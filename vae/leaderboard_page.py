@@ -55,10 +55,9 @@ def _tables(entries: Sequence[Entry], recipe: LeaderboardRecipe) -> str:
         neds = [float(row[column] or 0) for row in rows]
         best = int(np.argmax(neds)) if max(neds) > 0 else None
         parts.append(table(header, [[row[column] for column in used] for row in rows], best_row=best))
-    note = (
-        "bpp: bits per pixel of the files. A latent of C channels at 16 bits has 16 C / f^2. The best NED is set off."
-    )
-    return "".join(parts) + paragraph(note, note=True)
+    read = any(entry.report and entry.report.results.get("NED") for entry in entries)
+    note = "bpp: bits per pixel of the files. A latent of C channels at 16 bits has 16 C / f^2."
+    return "".join(parts) + paragraph(note + " The best NED is set off." * read, note=True)
 
 
 def _worst(entries: Sequence[Entry], recipe: LeaderboardRecipe, out: Path) -> str:
