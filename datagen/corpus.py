@@ -92,7 +92,7 @@ class Corpus:
     """Implements the renderer's `TextSource`. A draw costs time for the characters drawn, whatever the corpus holds.
 
     Memory, in every process: 8 bytes for each paragraph and 64 MB of text for every language of a place, the rest of it
-    in a temporary file; a dictionary of 350,000 words is 10 MB. Where a paragraph stands depends on the files alone.
+    in a temporary file; a dictionary of 350,000 words is 13 MB. Where a paragraph stands depends on the files alone.
     """
 
     def __init__(
