@@ -290,6 +290,8 @@ def test_the_probe_from_pictures_to_pages(
     assert (report["vae"]["channels"], report["vae"]["compression"], report["vae"]["tokens"]) == (6, 4, 64)
     assert report["pictures"]["train"] + report["pictures"]["held_out"] == 24
     assert report["pictures"]["left_out"] == 1
+    of_heun = [int(line.split("|")[2]) for line in said.splitlines() if "heun" in line]
+    assert of_heun == [10, report["pictures"]["held_out"]]
     assert report["generation"]["samplers"]["heun"]["fid"] is None
     assert "--inception" in report["generation"]["note"]
     assert report["proxies"]["knn"]["commonest_class"] < 1
