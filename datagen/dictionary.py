@@ -1,4 +1,4 @@
-"""Dictionaries of "word frequency ..." lines, as jieba's: read whole, hundreds of thousands of words at once."""
+"""Dictionaries of "word frequency ..." lines, as jieba's: read by array operations, thousands of words at once."""
 
 import collections
 import unicodedata
@@ -48,7 +48,7 @@ def code_points(text: str) -> npt.NDArray[np.uint32]:
 def _entries(
     codes: npt.NDArray[np.uint32], allowed: str | None, dropped: collections.Counter[str]
 ) -> tuple[str, Numbers]:
-    """The words of one file and their frequencies."""
+    """The words of some lines and their frequencies."""
     starts, ends = _stripped_lines(codes)
     blanks = np.append(np.flatnonzero(codes == _BLANK), len(codes))
     word_ends = np.minimum(blanks[np.searchsorted(blanks, starts)], ends)
