@@ -76,11 +76,11 @@ def bench_scale(
     recipe: Recipe = "background",
     overrides: Overrides = None,
     workers: Annotated[int, typer.Option(min=2, help="Ray workers beside which one is measured.")] = 2,
-    shards: Annotated[int, typer.Option(min=1, help="Shards of each run; best a multiple of the workers.")] = 8,
+    shards: Annotated[int, typer.Option(min=1, help="Shards that each worker draws in a run.")] = 4,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each kind, turn about.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Draw the same shards in one process, on one Ray worker and on several: rows/s, CPU a row, driver memory."""
+    """Draw shards in one process, on one Ray worker, as many on each of several: rows/s, CPU a row, driver memory."""
     from datagen import scaling
     from datagen.plan import GenerateRecipe
     from datagen.recipes import find_recipe, load_recipe

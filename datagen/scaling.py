@@ -1,13 +1,13 @@
-"""How the engine scales on this machine: one process, one Ray worker, several, the same shards, turn about."""
+"""How the engine scales on this machine: shards drawn in one process, on one Ray worker, on several."""
 
 import json
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from datagen.execute import Executor, ray_session, run_tasks
 from datagen.generate import generate
@@ -24,8 +24,8 @@ _WARM_TASKS = 2000
 class ScaleFigures:
     """What `glyphmill bench scale --json` prints: medians over the repeats, workers warm, Ray started before."""
 
-    rows: int
-    """Of each run."""
+    rows_per_worker: int
+    """In each run."""
     workers: int
     rows_per_s_serial: float
     rows_per_s_one: float
@@ -47,59 +47,63 @@ class ScaleFigures:
 def bench_scale(recipe: GenerateRecipe, *, workers: int, shards: int, repeats: int) -> ScaleFigures:
     """Draw `shards` shards of the recipe's size in each way, `repeats` times; nothing is judged.
 
+    Every repeat has a seed of its own, the same in each way: pages that no process has drawn before. Several workers
+    draw as many shards each, so that each has as much in its caches as the single one.
     Raises BadInput without Linux's /proc, or when Ray cannot start.
     """
     if not Path("/proc/self/stat").exists():
         raise BadInput("bench scale: reads CPU times of other processes from /proc, which this machine does not have")
-    recipe = recipe.model_copy(update={"rows": shards * recipe.rows_per_shard})
     manifest, _ = scan_fonts(recipe.fonts.all_places())
 
-    def draw(executor: Executor, tasks: int) -> tuple[float, float]:
+    def draw(repeat: int, executor: Executor, tasks: int) -> _Run:
+        rows = tasks * shards * recipe.rows_per_shard
+        seeded = recipe.model_copy(update={"seed": recipe.seed + repeat, "rows": rows})
         with tempfile.TemporaryDirectory() as out:
             began, cpu = time.perf_counter(), tree_cpu_s()
             generate(
-                recipe,
-                recipe_hash(recipe),
-                recipe_to_yaml(recipe),
+                seeded,
+                recipe_hash(seeded),
+                recipe_to_yaml(seeded),
                 out,
                 executor=executor,
                 workers=tasks,
                 manifest=manifest,
                 judge=KeepAll(),
             )
-            return time.perf_counter() - began, tree_cpu_s() - cpu
+            return _Run(
+                rows_per_s=rows / (time.perf_counter() - began),
+                cpu_ms_per_row=1000 * (tree_cpu_s() - cpu) / rows,
+            )
 
-    ways: dict[str, Callable[[], tuple[float, float]]] = {
-        "serial": lambda: draw("serial", 1),
-        "one": lambda: draw("ray", 1),
-        "all": lambda: draw("ray", workers),
-    }
-    wall: dict[str, list[float]] = {name: [] for name in ways}
-    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    serial, one, many = [], [], []
+    # Repeat 0 compiles, opens fonts and fills caches. One worker has a Ray of its own: of several Ray takes any.
+    with ray_session(1):
+        for repeat in range(repeats + 1):
+            serial.append(draw(repeat, "serial", 1))
+            one.append(draw(repeat, "ray", 1))
     with ray_session(workers):
-        for warm in (ways["serial"], ways["all"]):
-            warm()
-        for _ in range(repeats):
-            for name, way in ways.items():
-                seconds, cpu_s = way()
-                wall[name].append(recipe.rows / seconds)
-                cpu[name].append(1000 * cpu_s / recipe.rows)
+        for repeat in range(repeats + 1):
+            many.append(draw(repeat, "ray", workers))
         growth = _driver_growth(workers)
-    rates = {name: statistics.median(values) for name, values in wall.items()}
-    costs = {name: statistics.median(values) for name, values in cpu.items()}
+    pairs = list(zip(serial, one, many, strict=True))[1:]
     return ScaleFigures(
-        rows=recipe.rows,
+        rows_per_worker=shards * recipe.rows_per_shard,
         workers=workers,
-        rows_per_s_serial=rates["serial"],
-        rows_per_s_one=rates["one"],
-        rows_per_s_all=rates["all"],
-        speedup=statistics.median(many / one for many, one in zip(wall["all"], wall["one"], strict=True)),
-        cpu_ms_per_row_serial=costs["serial"],
-        cpu_ms_per_row_one=costs["one"],
-        cpu_ms_per_row_all=costs["all"],
-        ray_overhead=statistics.median(one / here for one, here in zip(cpu["one"], cpu["serial"], strict=True)) - 1,
+        rows_per_s_serial=statistics.median(run.rows_per_s for run in serial[1:]),
+        rows_per_s_one=statistics.median(run.rows_per_s for run in one[1:]),
+        rows_per_s_all=statistics.median(run.rows_per_s for run in many[1:]),
+        speedup=statistics.median(several.rows_per_s / single.rows_per_s for _, single, several in pairs),
+        cpu_ms_per_row_serial=statistics.median(run.cpu_ms_per_row for run in serial[1:]),
+        cpu_ms_per_row_one=statistics.median(run.cpu_ms_per_row for run in one[1:]),
+        cpu_ms_per_row_all=statistics.median(run.cpu_ms_per_row for run in many[1:]),
+        ray_overhead=statistics.median(single.cpu_ms_per_row / here.cpu_ms_per_row for here, single, _ in pairs) - 1,
         driver_bytes_per_task=growth,
     )
+
+
+class _Run(NamedTuple):
+    rows_per_s: float
+    cpu_ms_per_row: float
 
 
 def _driver_growth(workers: int) -> float:
