@@ -21,8 +21,6 @@ _NODES_K = np.linspace(-3, 3, 13)
 _PRIOR_K = np.exp(-(_NODES_K**2) / 2) / np.exp(-(_NODES_K**2) / 2).sum()
 _LEAST = 1e-6
 _MOST_ASKED = 256
-_STEPS = 60
-_DIFFERENCE = 1e-4
 
 
 def level_of(legibility: float, min_legibility: float) -> int:
@@ -65,6 +63,8 @@ def fit_page_effect(
 
     logit_N: of a model that has not seen these lines. weight_N: the same for all lines of a page.
     """
+    from scipy.optimize import minimize  # where a calibration is made, not in the workers
+
     pages, page_N = np.unique(page_N, return_inverse=True)
     weight_P = np.bincount(page_N, weight_N) / np.bincount(page_N)
     weight_P /= weight_P.mean()
@@ -78,46 +78,18 @@ def fit_page_effect(
         prior = 2 * (free[0] - 1) ** 2 + 0.25 * free[1] ** 2 + 0.5 * (free[2:] ** 2).sum()
         return float(prior - weight_P @ evidence_P)
 
-    return _effect(_minimise(loss, np.array([1.0, 0.0, 0.0, 0.0, 0.0])))
+    fitted = _effect(minimize(loss, [1.0, 0.0, 0.0, 0.0, 0.0], method="BFGS").x)
+    # Three digits: a minimum by differences has hardly more, and the last ones are the processor's.
+    high, middle, low = (round(offset, 3) for offset in fitted.offsets)
+    return PageEffect(slope=round(fitted.slope, 3), offsets=(high, middle, low), spread=round(fitted.spread, 3))
 
 
 def _effect(free: Array) -> PageEffect:
     """free: slope, middle offset, log spread, logs of the gaps above and below."""
     above, below = np.exp(np.clip(free[3:], -5, 3)).tolist()
     middle = float(free[1])
-    offsets = (_rounded(middle + above), _rounded(middle), _rounded(middle - below))
-    spread = _rounded(float(np.exp(np.clip(free[2], -5, 2))))
-    return PageEffect(slope=_rounded(max(0.0, float(free[0]))), offsets=offsets, spread=spread)
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.9g}")
-
-
-def _minimise(loss: Callable[[Array], float], start: Array) -> Array:
-    """Newton's method on differences, damped (Levenberg) until the loss falls: for a handful of unknowns."""
-    at, value, damping = start, loss(start), 1.0
-    unit = np.eye(len(start)) * _DIFFERENCE
-    for _ in range(_STEPS):
-        ahead = np.array([loss(at + step) for step in unit])
-        behind = np.array([loss(at - step) for step in unit])
-        gradient = (ahead - behind) / (2 * _DIFFERENCE)
-        hessian = np.diag((ahead + behind - 2 * value) / _DIFFERENCE**2)
-        for i in range(len(start)):
-            for j in range(i):
-                mixed = loss(at + unit[i] + unit[j]) - ahead[i] - ahead[j] + value
-                hessian[i, j] = hessian[j, i] = mixed / _DIFFERENCE**2
-        while damping < 1e6:
-            step = np.linalg.solve(hessian + damping * np.eye(len(start)), -gradient)
-            if loss(at + step) < value:
-                break
-            damping *= 4
-        else:
-            return at
-        at, before, value, damping = at + step, value, loss(at + step), damping / 4
-        if before - value < 1e-7 * (1 + abs(value)):
-            return at
-    return at
+    spread = float(np.exp(np.clip(free[2], -5, 2)))
+    return PageEffect(slope=max(0.0, float(free[0])), offsets=(middle + above, middle, middle - below), spread=spread)
 
 
 def _levels_NKJ(logit_N: Array, effect: PageEffect) -> Array:
