@@ -77,6 +77,8 @@ def test_a_batch_is_halved_until_memory_suffices(monkeypatch: pytest.MonkeyPatch
 def test_the_verb_says_what_it_cannot_do() -> None:
     with pytest.raises(BadInput, match="multiples of 32 px for all to take them, got 40"):
         bench_vae(replace(TINY, sizes_px=(40,)), torch.device("cpu"))
+    with pytest.raises(BadInput, match="divide by 1, 2 or 4, got 8"):
+        bench_vae(replace(TINY, shrink=8), torch.device("cpu"))
     result = CliRunner().invoke(app, ["model", "f8c4"])
     assert isinstance(result.exception, BadInput)
     empty = {"device": "cpu", "arithmetic": "float32", "torch": "2", "matrix_tflop_per_s": 0.1, "figures": []}

@@ -43,7 +43,7 @@ def bench_load(
 def bench_vae(
     models: Annotated[str, typer.Option(help="Members of the family, with commas.")] = "f16c64,f32c192",
     sizes: Annotated[str | None, typer.Option(help="Sides in px, with commas; 256,1024 on a GPU, 64 on a CPU.")] = None,
-    shrink: Annotated[int | None, typer.Option(min=1, help="Divide all widths by it; 4 on a CPU.")] = None,
+    shrink: Annotated[int | None, typer.Option(min=1, help="Divide all widths by 1, 2 or 4; 4 on a CPU.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Everything is measured so often, turn about.")] = None,
     compiled: Annotated[
         bool | None, typer.Option(help="Ours as compiled by torch.compile too; on a GPU unless said otherwise.")

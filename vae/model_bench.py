@@ -32,7 +32,7 @@ class BenchChoice:
     sizes_px: tuple[int, ...] = (256, 1024)
     """Sides of the pictures; training steps are measured at the first."""
     shrink: int = 1
-    """All widths, of the others too, are divided by it: for CPUs."""
+    """All widths, of the others too, are divided by it: for CPUs. 1, 2 or 4."""
     megapixels: float = 2.0
     """Pictures of a batch together; halved as often as memory asks for."""
     rounds: int = 5
@@ -86,9 +86,11 @@ def bench_vae(
     NCHW) and of the others, measured turn about so that a busy machine slows all alike.
 
     On a GPU in bfloat16 autocast over float32 weights, by CUDA events; on a CPU in float32, by its CPU time.
-    `advance` is called with what was measured. Raises BadInput for an unknown model and for sizes that are no multiples
-    of 32.
+    `advance` is called with what was measured. Raises BadInput for an unknown model, for sizes that are no multiples
+    of 32, and for widths that cannot be divided so.
     """
+    if choice.shrink not in (1, 2, 4):
+        raise BadInput(f"FLUX's norms take widths of whole groups of 32, so divide by 1, 2 or 4, got {choice.shrink}")
     for size_px in choice.sizes_px:
         if size_px % 32:
             raise BadInput(f"sizes must be multiples of 32 px for all to take them, got {size_px}")
