@@ -109,13 +109,6 @@ def textured(value: int, width: int = 800, height: int = 800) -> Image.Image:
     return Image.fromarray(page_HW3)
 
 
-@pytest.fixture
-def pages(tmp_path: Path) -> Path:
-    folder = tmp_path / "pages"
-    folder.mkdir()
-    return folder
-
-
 LONG = "\n".join(prose(np.random.default_rng(1), 12) for _ in range(6))  # about 440 characters
 
 OTHER = "\n".join(prose(np.random.default_rng(2), 12) for _ in range(6))

@@ -10,7 +10,6 @@ from benchmark_pages import (
     RECIPE,
     Scribe,
     block,
-    build_one_of_each,
     decide,
     draw_lines,
     embedded,
@@ -30,18 +29,6 @@ from vae import textcrops
 from vae.candidates import TokenBenchRecipe
 from vae.textcrops import cut
 from vae.tokenbench import build, read_candidates
-
-
-@pytest.fixture
-def pages(tmp_path: Path) -> Path:
-    folder = tmp_path / "pages"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def built(pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Scribe, Path]:
-    return build_one_of_each(pages, tmp_path, monkeypatch)
 
 
 def test_every_candidate_has_its_reason(built: tuple[Path, Scribe, Path]) -> None:

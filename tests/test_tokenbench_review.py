@@ -6,23 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from benchmark_pages import LONG, RECIPE, Scribe, build_one_of_each, decide, embedded
+from benchmark_pages import LONG, RECIPE, Scribe, decide, embedded
 
 from fonts_manifest.errors import BadInput
 from vae.review import apply_review, write_review
 from vae.tokenbench import assemble, build, read_candidates
-
-
-@pytest.fixture
-def pages(tmp_path: Path) -> Path:
-    folder = tmp_path / "pages"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def built(pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Scribe, Path]:
-    return build_one_of_each(pages, tmp_path, monkeypatch)
 
 
 def test_decisions_are_applied_and_hold(built: tuple[Path, Scribe, Path], pages: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from train_runs import HASH, kill_at, recipe, same_weights, weights
-from vae_runs import stripes, write_run
 
 import vae.guard
 import vae.train
@@ -21,20 +20,6 @@ from vae.logs import read_metrics, read_report
 from vae.model import GSCAutoencoder
 from vae.recipes import MachineConfig
 from vae.train import train
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "run"
-    return write_run(folder, stripes(40, 48), shards=2)
-
-
-@pytest.fixture(scope="module")
-def whole(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 30 steps that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    train(recipe(run), HASH, out)
-    return out
 
 
 def test_it_learns_more_than_its_linear_skip(run: Path, tmp_path: Path) -> None:

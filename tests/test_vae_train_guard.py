@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from train_runs import HASH, recipe, same_weights, weights
-from vae_runs import stripes, write_run
 
 import vae.guard
 import vae.train
@@ -18,12 +17,6 @@ from vae.objective import Objective
 from vae.recipes import MachineConfig
 from vae.train import train
 from vae.trainee import Trainee
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "run"
-    return write_run(folder, stripes(40, 48), shards=2)
 
 
 def test_a_step_without_finite_loss_is_left_out(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

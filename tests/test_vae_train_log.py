@@ -25,20 +25,6 @@ from vae.source import SourceConfig, held_out_pictures
 from vae.train import train
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "run"
-    return write_run(folder, stripes(40, 48), shards=2)
-
-
-@pytest.fixture(scope="module")
-def whole(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 30 steps that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    train(recipe(run), HASH, out)
-    return out
-
-
 def test_the_output_says_what_made_it(run: Path, tmp_path: Path) -> None:
     calls: list[tuple[object, ...]] = []
     train(recipe(run, steps=2), HASH, tmp_path, recipe_yaml="kind: train", progress=lambda *call: calls.append(call))
