@@ -86,10 +86,6 @@ class PhotoIndex:
         """Reason -> number of files, most frequent first."""
         return dict(collections.Counter(photo.reason for photo in self.dropped).most_common())
 
-    def by_id(self) -> dict[str, PhotoFile]:
-        """photo_id -> photograph."""
-        return {photo.photo_id: photo for photo in self.photos}
-
 
 def index_photos(config: PhotosConfig) -> PhotoIndex:
     """Decode every file once and list the usable ones; the others are listed with a reason.

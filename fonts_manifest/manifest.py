@@ -82,10 +82,6 @@ class Manifest:
         """64 hex digits that depend on the face ids only: the same fonts in another folder are the same manifest."""
         return hashlib.sha256("\n".join(sorted(face.face_id for face in self.faces)).encode()).hexdigest()
 
-    def by_id(self) -> dict[str, FontFace]:
-        """face_id -> face."""
-        return {face.face_id: face for face in self.faces}
-
 
 def embedding(fs_type: int) -> str:
     """What OS/2 `fsType` allows, in a word. Pictures of text embed no font, so nothing is refused for it."""

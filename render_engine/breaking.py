@@ -96,14 +96,6 @@ def _patterns() -> pyphen.Pyphen:
     return pyphen.Pyphen(lang="en_US", left=2, right=3)
 
 
-def break_opportunities(text: str) -> npt.NDArray[np.uint8]:
-    """(len(text),) uint8: 1 where a line may (or must) break before that character. Never before the first."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    breaks = np.empty(len(codes), np.uint8)
-    find_breaks(codes, break_properties(codes), breaks)
-    return breaks
-
-
 @njit(cache=True, nogil=True, inline="never")
 def _ends_line(kind: int) -> bool:
     return kind in (BK, CR, LF, NL)

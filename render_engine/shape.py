@@ -83,11 +83,6 @@ class FontStack:
             if self.faces[0].kerns_blanks:
                 self.singles[self._row_of[0x20], 0] = WORD
 
-    def single(self, character: str) -> tuple[int, int]:
-        """(reference, advance) of a single character, of one that was asked for before."""
-        reference, advance = self.singles[self._row_of[ord(character)], :2].tolist()
-        return reference, advance
-
     def _forget_words(self) -> None:
         self.word_first = np.zeros(257, np.int32)
         """(words + 1,) first row of each word in `word_glyphs`."""
@@ -104,17 +99,6 @@ class FontStack:
     def slot_of(self, character: str) -> int:
         """Place of the face in the stack that a character by itself comes from, the first where it is invisible."""
         return max(0, self._slot_of[character])
-
-    def spelling(self, word: int) -> str:
-        """The text of a word by its index."""
-        codes = self._spellings[self._spelling_first[word] : self._spelling_first[word + 1]]
-        return codes.tobytes().decode("utf-32-le")
-
-    def glyphs(self, word: int) -> GlyphRows:
-        """(glyphs, 6) of a word by its index: reference, cluster, advance, x and y offset, 1 where it holds on."""
-        rows = self.word_glyphs[self.word_first[word] : self.word_first[word + 1]]
-        columns = (rows[:, 0], rows[:, 1] >> 1, rows[:, 2], *self.offsets[rows[:, 3]].T, rows[:, 1] & 1)
-        return np.stack(columns, axis=1)
 
     def words_of(
         self,

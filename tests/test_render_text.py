@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from uniseg.linebreak import line_break_breakables
 
 from fonts_manifest.scan import scan_fonts
-from render_engine.breaking import break_opportunities, break_properties
+from render_engine.breaking import break_properties, find_breaks
 from render_engine.face import EM, open_face
 from render_engine.render import Assets, render
 from render_engine.shape import FontStack
+from render_engine.singles import singles
 from render_engine.spec import PageSpec, PlainGround, RenderError, TextBlock
 
 FACES = scan_fonts(["package:matplotlib/mpl-data/fonts/ttf", "package:mpl_font/fonts"])[0].faces
@@ -65,16 +66,24 @@ alphabets = st.sampled_from(
 )
 
 
+def break_opportunities(text: str) -> list[int]:
+    """1 where a line may (or must) break before that character."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    breaks = np.empty(len(codes), np.uint8)
+    assert find_breaks(codes, break_properties(codes), breaks)
+    return breaks.tolist()
+
+
 @settings(max_examples=600, deadline=None)
 @given(text=alphabets.flatmap(lambda alphabet: st.text(alphabet, max_size=14)))
 def test_lines_break_where_uax_14_breaks_them(text):
-    assert break_opportunities(text).tolist() == list(line_break_breakables(text))
+    assert break_opportunities(text) == list(line_break_breakables(text))
 
 
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(max_size=10))
 def test_lines_break_where_uax_14_breaks_them_in_any_script(text):
-    assert break_opportunities(text).tolist() == list(line_break_breakables(text))
+    assert break_opportunities(text) == list(line_break_breakables(text))
 
 
 def test_english_breaks_after_blanks_and_hyphens():
@@ -97,20 +106,31 @@ def test_no_line_begins_with_a_closing_mark_or_ends_with_an_opening_one(width):
 # Shaping
 
 
+def word_rows(stack: FontStack, word: int) -> list[list[int]]:
+    """(reference, cluster, advance, x and y offset, 1 where it holds on) of every glyph of a word by its index."""
+    rows = stack.word_glyphs[stack.word_first[word] : stack.word_first[word + 1]]
+    columns = (rows[:, 0], rows[:, 1] >> 1, rows[:, 2], *stack.offsets[rows[:, 3]].T, rows[:, 1] & 1)
+    return np.stack(columns, axis=1).tolist()
+
+
+def single_row(stack: FontStack, character: str) -> list[int]:
+    """(reference, advance) of a character that is set alone."""
+    return stack.singles[singles().row_of[ord(character)], :2].tolist()
+
+
 def glyphs_of(stack: FontStack, text: str) -> list[tuple[int, int, int, int]]:
     """(glyph, character, advance and x offset in font units) of a text as the layout sees it, in order."""
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    starts, _, words = stack.words_of(text, codes, np.array([[0, len(codes)]], np.int32), break_properties(codes))
+    starts, ends, words = stack.words_of(text, codes, np.array([[0, len(codes)]], np.int32), break_properties(codes))
     upem = stack.faces[0].units_per_em
     glyphs, inside = [], set()
-    for start, word in zip(starts.tolist(), words.tolist(), strict=True):
-        spelled = stack.spelling(word)
-        inside.update(range(start, start + len(spelled)))
-        for reference, cluster, advance, x, _, _ in stack.glyphs(word).tolist():
+    for start, end, word in zip(starts.tolist(), ends.tolist(), words.tolist(), strict=True):
+        inside.update(range(start, end))
+        for reference, cluster, advance, x, _, _ in word_rows(stack, word):
             glyphs.append((reference & 0xFFFF, start + cluster, round(advance * upem / EM), round(x * upem / EM)))
     for at, code in enumerate(codes.tolist()):
         if at not in inside:
-            reference, advance = stack.single(chr(code))
+            reference, advance = single_row(stack, chr(code))
             glyphs.append((reference & 0xFFFF, at, round(advance * upem / EM), 0))
     return sorted(glyphs, key=lambda glyph: glyph[1])
 
@@ -189,11 +209,12 @@ def spelled_rows(stack: FontStack, text: str) -> dict[str, list[list[int]]]:
     """Word or single character -> its rows of glyphs, as the stack knows them after this text."""
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     starts, ends, words = stack.words_of(text, codes, np.array([[0, len(codes)]], np.int32), break_properties(codes))
-    rows = {}
+    rows, spelled = {}, {}
     for start, end, word in zip(starts.tolist(), ends.tolist(), words.tolist(), strict=True):
-        assert stack.spelling(word) == text[start:end]
-        rows[text[start:end]] = stack.glyphs(word).tolist()
-    return rows | {one: [list(stack.single(one))] for one in text if one <= "\uffff" and stack.single(one)[0] >= 0}
+        assert spelled.setdefault(word, text[start:end]) == text[start:end]
+        rows[text[start:end]] = word_rows(stack, word)
+    alone = {one: single_row(stack, one) for one in text if one <= "\uffff"}
+    return rows | {one: [row] for one, row in alone.items() if row[0] >= 0}
 
 
 def test_thousands_of_words_are_told_apart():
