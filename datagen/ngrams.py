@@ -19,15 +19,8 @@ def shared_share(a: frozenset[str], b: frozenset[str]) -> float:
     """Common n-grams over those of the smaller set (Szymkiewicz-Simpson), in [0, 1]; 0.0 when one set is empty.
 
     Over the smaller one, not over the union: a text that stands wholly inside a longer one is a duplicate of it.
+    OmniDoc-TokenBench takes n = 3 for Chinese and 5 for English and calls pairs above .2 (same page) or .3 (same
+    category) duplicates.
     """
     smaller = min(len(a), len(b))
     return len(a & b) / smaller if smaller else 0.0
-
-
-def ngram_overlap(a: str, b: str, n: int) -> float:
-    """Character n-gram overlap of two texts in [0, 1]: 1.0 when one contains all n-grams of the other.
-
-    OmniDoc-TokenBench takes n = 3 for Chinese and 5 for English and calls pairs above .2 (same page) or .3 (same
-    category) duplicates. Texts shorter than `n` share nothing.
-    """
-    return shared_share(ngrams(a, n), ngrams(b, n))

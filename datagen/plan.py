@@ -3,7 +3,6 @@
 import json
 import platform
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -145,10 +144,6 @@ class GeneratePlan:
     def rows_in(self, shard: int) -> int:
         """Rows of one shard."""
         return min(self.rows_per_shard, self.rows - shard * self.rows_per_shard)
-
-    def addresses(self) -> Iterator[Address]:
-        """Every row's first attempt, in order."""
-        return (Address(shard, row) for shard in range(self.shards) for row in range(self.rows_in(shard)))
 
     @property
     def identity(self) -> RunIdentity:

@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from datagen.ppocr import LINE_HEIGHT_PX, characters, decode_ctc, model_path
+from datagen.ppocr import characters, decode_ctc, model_path
 
 Tensor = torch.Tensor
 Attributes = dict[str, Any]
 
 
 class Recogniser(nn.Module):
-    """PP-OCRv6 small's recogniser, 5.3 M frozen parameters. Lines in, as `normalise_lines` makes them, (B, 3, 48, W).
+    """PP-OCRv6 small's recogniser, 5.3 M frozen parameters. Lines in, 48 px high, as `normalise` makes them.
 
     Called, it gives logits (B, T, K) before the softmax, T = W / 8 rounded, K as in `ppocr.characters()`.
     """
@@ -89,16 +89,6 @@ def load_detector() -> Detector:
 def normalise(image_B3HW: Tensor) -> Tensor:
     """RGB in [0, 1] -> what both networks take: BGR in [-1, 1], as PP-OCR was trained."""
     return image_B3HW.flip(1) * 2 - 1
-
-
-def normalise_lines(line_B3HW: Tensor, width_px: int | None = None) -> Tensor:
-    """Lines of one size, RGB in [0, 1] -> (B, 3, 48, width_px) for the recogniser, linear as OpenCV resizes.
-
-    width_px: the line's own aspect unless given.
-    """
-    height, width = line_B3HW.shape[2:]
-    size = (LINE_HEIGHT_PX, width_px or max(1, -(-LINE_HEIGHT_PX * width // height)))
-    return normalise(F.interpolate(line_B3HW, size, mode="bilinear", align_corners=False))
 
 
 def read_logits(logits_BTK: Tensor) -> list[tuple[str, float]]:

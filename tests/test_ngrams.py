@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen.ngrams import ngram_overlap, ngrams
+from datagen.ngrams import ngrams, shared_share
 
 TEXTS = st.text(alphabet="abc 字典，１", max_size=30)
 
@@ -24,18 +24,20 @@ TEXTS = st.text(alphabet="abc 字典，１", max_size=30)
     ],
 )
 def test_overlap_is_the_share_of_the_smaller_set(a: str, b: str, n: int, overlap: float) -> None:
-    assert ngram_overlap(a, b, n) == pytest.approx(overlap)
+    assert shared_share(ngrams(a, n), ngrams(b, n)) == pytest.approx(overlap)
 
 
 @given(TEXTS, TEXTS, st.integers(1, 6))
 def test_overlap_is_symmetric_and_bounded(a: str, b: str, n: int) -> None:
-    assert 0.0 <= ngram_overlap(a, b, n) == ngram_overlap(b, a, n) <= 1.0
+    one, other = ngrams(a, n), ngrams(b, n)
+    assert 0.0 <= shared_share(one, other) == shared_share(other, one) <= 1.0
 
 
 @given(TEXTS, TEXTS, TEXTS, st.integers(1, 6))
 def test_a_text_inside_another_overlaps_wholly(before: str, inner: str, after: str, n: int) -> None:
     # NFKC of the parts is NFKC of the whole for these characters.
-    assert ngram_overlap(before + inner + after, inner, n) == (1.0 if ngrams(inner, n) else 0.0)
+    part = ngrams(inner, n)
+    assert shared_share(ngrams(before + inner + after, n), part) == (1.0 if part else 0.0)
 
 
 def test_n_below_one_is_refused() -> None:

@@ -8,12 +8,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from datagen.ocr import open_recognizer
-from datagen.ppocr import characters, decode_ctc, model_path
+from datagen.ppocr import LINE_HEIGHT_PX, characters, decode_ctc, model_path
 from datagen.ppocr_torch import (
     OPERATORS,
     Detector,
@@ -21,7 +22,6 @@ from datagen.ppocr_torch import (
     load_detector,
     load_recogniser,
     normalise,
-    normalise_lines,
     read_logits,
 )
 
@@ -57,6 +57,16 @@ def recogniser() -> Recogniser:
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return load_detector()
+
+
+def normalise_lines(line_B3HW: torch.Tensor, width_px: int | None = None) -> torch.Tensor:
+    """Lines of one size, RGB in [0, 1] -> (B, 3, 48, width_px) for the recogniser, linear as OpenCV resizes.
+
+    width_px: the line's own aspect unless given.
+    """
+    height, width = line_B3HW.shape[2:]
+    size = (LINE_HEIGHT_PX, width_px or max(1, -(-LINE_HEIGHT_PX * width // height)))
+    return normalise(F.interpolate(line_B3HW, size, mode="bilinear", align_corners=False))
 
 
 @pytest.fixture(scope="module")

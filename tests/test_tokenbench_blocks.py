@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datagen.ngrams import ngram_overlap
+from datagen.ngrams import ngrams, shared_share
 from datagen.ocr import open_recognizer
 from datagen.recipes import find_recipe, load_recipe
 from fonts_manifest.errors import BadInput
@@ -159,7 +159,8 @@ def test_of_crops_that_overlap_only_the_longest_stays(drawn: list[tuple[str, str
 
     def too_close(a: Candidate, b: Candidate) -> bool:
         limit = 0.2 if a.page == b.page else 0.3
-        return a.category == b.category and ngram_overlap(a.text or "", b.text or "", 5) > limit
+        share = shared_share(ngrams(a.text or "", 5), ngrams(b.text or "", 5))
+        return a.category == b.category and share > limit
 
     assert not any(too_close(a, b) for a in kept.values() for b in kept.values() if a is not b)
     for dropped in judged:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_ppocr_torch import normalise_lines
 
-from datagen.ppocr_torch import normalise_lines
 from vae.batch import to_unit_range
 from vae.reading import ReadingLoss, StrokeLoss, _grid, _perspective, _visible, load_reading_loss
 

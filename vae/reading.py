@@ -16,11 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from datagen.ppocr import LINE_HEIGHT_PX
+
 if TYPE_CHECKING:
     from datagen.ppocr_torch import Detector, Recogniser
-
-LINE_HEIGHT_PX = 48
-"""Of the recogniser's input."""
 
 STRIP_WIDTHS_PX = (64, 128, 256, 512)
 """Lines are laid into the narrowest strip that holds them and padded as PP-OCR pads; longer ones are cut."""
