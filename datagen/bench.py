@@ -28,14 +28,15 @@ from datagen.rows import SampledPage, Workshop, to_row
 from datagen.seeds import rng_for
 from datagen.shards import ShardBuilder
 from datagen.verdict import Verdict
+from render_engine.annotate import annotate
 from render_engine.atlas import Atlas
 from render_engine.compose import draw_glyphs, linear_tables
 from render_engine.distribution import PageDistribution, SizeBand
-from render_engine.render import Assets, draw, ground, lay_out, render
+from render_engine.render import Assets, choose, composite, ground, lay_out, render
 from render_engine.sample import sample_spec
 from render_engine.spec import PageSpec, RenderedPage, RenderError
 
-STAGES = ("sample", "crop", "layout", "draw", "encode", "row", "parquet")
+STAGES = ("sample", "crop", "layout", "ink", "composite", "annotate", "encode", "row", "parquet")
 BESIDE = ("sample", "parquet")
 """Before and behind a row: what is drawn, and the file."""
 KEEP = Judgement(verdict=Verdict(keep=True), judged_by="none")
@@ -90,6 +91,8 @@ class RenderFigures:
     ratio_to_pillow: float
     """Time of Pillow's ImageDraw for the same lines at the same places over that of our whole text stage, in
     `pillow_layout`: what Pillow takes unless told otherwise."""
+    ratio_to_pillow_drawing: float
+    """The same over our layout and compositing alone: Pillow measures no ground, chooses and annotates nothing."""
     pillow_layout: Literal["raqm", "basic"]
     """raqm: shaped by HarfBuzz, kerned and with ligatures as our page is; basic: where Pillow was built without it."""
     ratio_to_pillow_basic: float
@@ -206,7 +209,7 @@ class Stream:
                     if image_HW3 is None:
                         atlas.find(scratch.keys[: scratch.glyph_count])
                     else:
-                        draw(spec, assets, scratch, image_HW3)
+                        composite(spec, assets, choose(spec, assets, scratch, image_HW3), image_HW3)
                 except RenderError:
                     continue
                 seconds += time.process_time() - start
@@ -248,7 +251,11 @@ class Stream:
         marks.append(time.process_time())
         scratch = lay_out(spec, assets)
         marks.append(time.process_time())
-        page = RenderedPage(image_HW3=image_HW3, lines=draw(spec, assets, scratch, image_HW3))
+        inked = choose(spec, assets, scratch, image_HW3)
+        marks.append(time.process_time())
+        composite(spec, assets, inked, image_HW3)
+        marks.append(time.process_time())
+        page = RenderedPage(image_HW3=image_HW3, lines=annotate(spec, inked))
         marks.append(time.process_time())
         png = encode_png(image_HW3)
         marks.append(time.process_time())
@@ -285,10 +292,11 @@ def _measure(plan: GeneratePlan, pages: int, warm_up_pages: int) -> RenderFigure
     of_1024 = large.measure(max(8, pages // 4))
     peers = specs[: max(8, pages // 4)]
     layout = ImageFont.Layout.RAQM if features.check("raqm") else ImageFont.Layout.BASIC
+    pillow, skia = ratio_to(Pillow(assets, layout), peers, assets), ratio_to_skia(peers, assets)
     usual_512 = of_512.rows(of_512.usual(LEAST_GLYPHS, MEAN_GLYPHS))
     usual_1024 = of_1024.rows(of_1024.usual(4 * LEAST_GLYPHS, 4 * MEAN_GLYPHS))
     return RenderFigures(
-        text_glyphs_per_s=glyphs / of_512.seconds("layout", "draw"),
+        text_glyphs_per_s=glyphs / of_512.seconds("layout", "ink", "composite", "annotate"),
         rows_per_s_512=usual_512.rows_per_s,
         rows_per_s_1024=usual_1024.rows_per_s,
         usual_512=usual_512,
@@ -297,10 +305,11 @@ def _measure(plan: GeneratePlan, pages: int, warm_up_pages: int) -> RenderFigure
         dense_1024=of_1024.rows(),
         rows_per_s_complex=_family_rows_per_s(plan, assets, "complex", max(8, pages // 4)),
         rows_per_s_compositional=_family_rows_per_s(plan, assets, "compositional", max(8, pages // 4)),
-        ratio_to_pillow=ratio_to(Pillow(assets, layout), peers, assets),
+        ratio_to_pillow=pillow.text_stage,
+        ratio_to_pillow_drawing=pillow.drawing,
         pillow_layout="raqm" if layout == ImageFont.Layout.RAQM else "basic",
-        ratio_to_pillow_basic=ratio_to(Pillow(assets, ImageFont.Layout.BASIC), peers, assets),
-        ratio_to_skia=ratio_to_skia(peers, assets),
+        ratio_to_pillow_basic=ratio_to(Pillow(assets, ImageFont.Layout.BASIC), peers, assets).text_stage,
+        ratio_to_skia=None if skia is None else skia.text_stage,
         rss_mb=rss_mb,
         first_page_s=_first_page_s(replace(plan, pages=small.pages)),
         cold_glyphs_per_s=cold,
@@ -384,7 +393,8 @@ def as_json(figures: RenderFigures) -> str:
 def as_text(figures: RenderFigures) -> str:
     """A table for a person."""
     skia = "" if figures.ratio_to_skia is None else f", {figures.ratio_to_skia:.1f} times as fast as skia-python"
-    pillow = f"{figures.pillow_layout} layout; {figures.ratio_to_pillow_basic:.1f} times its basic one"
+    drawing = f"{figures.ratio_to_pillow_drawing:.1f} without what Pillow is not asked for"
+    pillow = f"{figures.pillow_layout} layout; {drawing}; {figures.ratio_to_pillow_basic:.1f} times its basic one"
     stream = f"{figures.faces} faces, {figures.sizes} sizes, {figures.dense_512.glyphs:,.0f} glyphs a page of 512 x 512"
     cold = f"{figures.cold_glyphs_per_s:,.0f} in a process's first pages"
     lines = [

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from render_engine.render import Assets, draw, ground, lay_out
+from render_engine.annotate import annotate
+from render_engine.render import Assets, choose, composite, ground, lay_out
 from render_engine.spec import RGB, PageSpec, RenderedLine, RenderError
 
 Image3 = npt.NDArray[np.uint8]
@@ -36,20 +37,41 @@ Peer = Callable[[Image3, Sequence[Run]], float]
 """Draws runs over a picture; the CPU seconds that took, without opening fonts."""
 
 
-def ratio_to(peer: Peer, specs: Sequence[PageSpec], assets: Assets) -> float:
-    """A peer's time over ours for the same pages, turn by turn."""
-    ours = theirs = 0.0
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A peer's time for some pages over ours."""
+
+    drawing: float
+    """Over our layout and compositing: lines known, grounds not measured, inks given, nothing annotated."""
+    text_stage: float
+    """Over all that we do between the crop and the encoder."""
+
+
+def ratio_to(peer: Peer, specs: Sequence[PageSpec], assets: Assets) -> Ratio:
+    """The peer and we draw the same pages, turn by turn."""
+    drawing = beside = theirs = 0.0
     for spec in specs:
         image_HW3 = ground(spec, assets)
         canvas_HW3 = image_HW3.copy()
         try:
-            start = time.process_time()
-            lines = draw(spec, assets, lay_out(spec, assets), image_HW3)
-            ours += time.process_time() - start
+            marks = [time.process_time()]
+            scratch = lay_out(spec, assets)
+            marks.append(time.process_time())
+            assets.atlas.find(scratch.keys[: scratch.glyph_count])
+            marks.append(time.process_time())
+            inked = choose(spec, assets, scratch, image_HW3)
+            marks.append(time.process_time())
+            composite(spec, assets, inked, image_HW3)
+            marks.append(time.process_time())
+            lines = annotate(spec, inked)
+            marks.append(time.process_time())
         except RenderError:
             continue
+        layout, finding, choosing, compositing, annotating = np.diff(marks).tolist()
+        drawing += layout + finding + compositing
+        beside += choosing - finding + annotating  # choosing has found them too
         theirs += peer(canvas_HW3, [run for line in lines for run in _runs(line, spec, assets)])
-    return theirs / ours
+    return Ratio(drawing=theirs / drawing, text_stage=theirs / (drawing + beside))
 
 
 def _runs(line: RenderedLine, spec: PageSpec, assets: Assets) -> list[Run]:
@@ -96,7 +118,7 @@ class Pillow:
         return time.process_time() - start
 
 
-def ratio_to_skia(specs: Sequence[PageSpec], assets: Assets) -> float | None:
+def ratio_to_skia(specs: Sequence[PageSpec], assets: Assets) -> Ratio | None:
     """`Canvas.drawString`, one call a run, sub-pixel positions, unhinted; None where skia-python is not installed."""
     try:
         import skia

@@ -25,6 +25,8 @@ def draw_plates(
 
     lines: rows of `LayoutScratch.lines`. boxes: (lines, 4) in px, all 0 for a line without ink.
     """
+    if all(block.plate is None for block in blocks):
+        return False
     drawn = False
     for number, (x0, y0, x1, y1) in zip(lines[:, _BLOCK].tolist(), boxes.tolist(), strict=True):
         block = blocks[number]
@@ -85,7 +87,9 @@ def underlines(
     lines: npt.NDArray[np.int32], blocks: Sequence[TextBlock]
 ) -> list[tuple[int, tuple[int, int, int, int]]]:
     """(line, box in whole px) of every rule below a line: from the first pen to the last, clear of the baseline."""
-    rules = []
+    rules: list[tuple[int, tuple[int, int, int, int]]] = []
+    if not any(block.underline for block in blocks):
+        return rules
     for number, line in enumerate(lines.tolist()):
         block = blocks[line[_BLOCK]]
         if block.underline:

@@ -99,8 +99,8 @@ def measure_lines(
 def _add_row(flat: npt.NDArray[np.uint8], start: int, count: int, sums: npt.NDArray[np.int64]) -> None:
     """Add to `sums` the red, green, blue, luma and squared luma of `count` pixels from `flat[start]` on.
 
-    32 bits hold the sums of one row (8,192 * 255 ** 2 < 2 ** 31), and unsigned indices need no test for "from the end":
-    both let the loop become vector instructions.
+    32 bits hold the sums of one row (8,192 * 255 ** 2 < 2 ** 31), 16 the luma and its square, and unsigned indices need
+    no test for "from the end": so the loop becomes vector instructions, twice as many numbers in each.
     """
     red = np.uint32(0)
     green = np.uint32(0)
@@ -109,15 +109,13 @@ def _add_row(flat: npt.NDArray[np.uint8], start: int, count: int, sums: npt.NDAr
     squares = np.uint32(0)
     for column in range(count):
         at = start + np.uint64(3) * np.uint64(column)
-        r = np.uint32(flat[at])
-        g = np.uint32(flat[at + np.uint64(1)])
-        b = np.uint32(flat[at + np.uint64(2)])
-        grey = np.uint32((np.uint32(77) * r + np.uint32(150) * g + np.uint32(29) * b) >> np.uint32(8))
+        r, g, b = np.uint16(flat[at]), np.uint16(flat[at + np.uint64(1)]), np.uint16(flat[at + np.uint64(2)])
+        grey = np.uint16(np.uint16(np.uint16(77) * r + np.uint16(150) * g + np.uint16(29) * b) >> np.uint16(8))
         red = np.uint32(red + r)
         green = np.uint32(green + g)
         blue = np.uint32(blue + b)
         luma = np.uint32(luma + grey)
-        squares = np.uint32(squares + grey * grey)
+        squares = np.uint32(squares + np.uint16(grey * grey))
     sums[0] += red
     sums[1] += green
     sums[2] += blue

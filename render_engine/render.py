@@ -12,14 +12,15 @@ import numpy.typing as npt
 
 from fonts_manifest.errors import BadInput
 from fonts_manifest.manifest import FontFace
+from render_engine.annotate import InkedLines, annotate
 from render_engine.atlas import LCD, MAX_BYTES, Atlas
-from render_engine.compose import draw_glyphs, draw_glyphs_lcd
+from render_engine.compose import draw_glyphs, draw_glyphs_lcd, linear_tables
 from render_engine.controls import plain_texts
 from render_engine.degrade import degrade
 from render_engine.effects import draw_plates, draw_under, draw_underlines, underlines
 from render_engine.face import Face, open_face
 from render_engine.grounds import draw_ground
-from render_engine.layout import LayoutScratch, lay_out_blocks, line_text
+from render_engine.layout import LayoutScratch, lay_out_blocks
 from render_engine.overlay import lay_on
 from render_engine.paint import choose_inks, measure_lines, tables
 from render_engine.shape import LANGUAGE_TAGS, FontStack
@@ -105,13 +106,14 @@ def render(spec: PageSpec, assets: Assets, *, glyph_boxes: bool = False) -> Rend
     image_HW3 = ground(spec, assets)
     if spec.blocks and scratch.line_count == 0:
         raise RenderError("no_text", "nothing fits the boxes of the page")
-    if spec.surface is None:
-        lines = draw(spec, assets, scratch, image_HW3, glyph_boxes)
-    else:
-        surface = spec.surface
+    surface, flat_hw3 = spec.surface, image_HW3
+    if surface is not None:
         flat_hw3 = _canvas(surface.ground, surface.width_px, surface.height_px, assets)
         draw_shapes(flat_hw3, spec.shapes, partial(_crop, assets))
-        lines = draw(spec, assets, scratch, flat_hw3, glyph_boxes)
+    inked = choose(spec, assets, scratch, flat_hw3)
+    composite(spec, assets, inked, flat_hw3)
+    lines = annotate(spec, inked, assets.atlas.entries if glyph_boxes else None)
+    if surface is not None:
         lay_on(image_HW3, flat_hw3, surface)
         lines = seen_lines(lines, surface)
     if spec.degradation is not None:
@@ -208,137 +210,59 @@ def _crop(assets: Assets, crop: PhotoCrop, width_px: int, height_px: int) -> npt
     return np.ascontiguousarray(image_HW3)
 
 
-def draw(
-    spec: PageSpec, assets: Assets, scratch: LayoutScratch, image_HW3: npt.NDArray[np.uint8], glyph_boxes: bool = False
-) -> tuple[RenderedLine, ...]:
-    """Measure the ground, choose the inks and lay what was laid out over `image_HW3`, in place.
+def choose(spec: PageSpec, assets: Assets, scratch: LayoutScratch, image_HW3: npt.NDArray[np.uint8]) -> InkedLines:
+    """Measure the ground under every line, lay plates on it, and choose the inks.
 
     Raises RenderError("low_contrast") when no ink reaches a block's floor.
     """
-    n_lines = scratch.line_count
-    if n_lines == 0:
-        return ()
     atlas, blocks = assets.atlas, spec.blocks
-    lines = scratch.lines[:n_lines]
+    lines = scratch.lines[: scratch.line_count]
     pens = scratch.pens[: scratch.glyph_count]
     found = atlas.find(scratch.keys[: scratch.glyph_count])
+    opacities = np.array([round(block.opacity * 255) for block in blocks], np.int64)
+    inked = InkedLines(found, pens, lines, opacities[lines[:, 7]].astype(np.int32))
+    if len(lines) == 0:
+        return inked
     caps_px = np.array([assets.fonts[block.face_ids[0]].cap_height * block.size_px for block in blocks])
-    opacities = np.array([round(block.opacity * 255) for block in blocks])
-    ink_boxes = np.empty((n_lines, 4), np.int32)
-    boxes = np.empty((n_lines, 4))
-    grounds = np.empty((n_lines, 4))
-    measure_lines(image_HW3, atlas.entries, found, pens, lines, caps_px, ink_boxes, boxes, grounds)
-    if draw_plates(image_HW3, lines, boxes, blocks):
-        measure_lines(image_HW3, atlas.entries, found, pens, lines, caps_px, ink_boxes, boxes, grounds)
-    rules = underlines(lines, blocks)
-    for number, (x0, _, x1, bottom) in rules:
-        if boxes[number, 2] > boxes[number, 0]:
-            ink_boxes[number, 3] = max(ink_boxes[number, 3], bottom)
-            boxes[number] = np.maximum(boxes[number], (-np.inf, -np.inf, x1, bottom))
-            boxes[number, 0] = min(boxes[number, 0], x0)
-    inks = np.empty((n_lines, 3), np.uint8)
-    contrasts = np.empty(n_lines)
-    linear = spec.blend == "linear"
+    measured = (lines, caps_px, inked.ink_boxes, inked.boxes, inked.grounds)
+    measure_lines(image_HW3, atlas.entries, found, pens, *measured)
+    if draw_plates(image_HW3, lines, inked.boxes, blocks):
+        measure_lines(image_HW3, atlas.entries, found, pens, *measured)
+    inked.rules = underlines(lines, blocks)
+    for number, (x0, _, x1, bottom) in inked.rules:
+        box = inked.boxes[number]
+        if box[2] > box[0]:
+            inked.ink_boxes[number, 3] = max(inked.ink_boxes[number, 3], bottom)
+            box[:] = min(box[0], x0), box[1], max(box[2], x1), max(box[3], bottom)
     to_linear, from_linear, luminance = tables()
     low = choose_inks(
-        grounds,
-        lines[:, 7],
-        np.array([block.ink_rgb for block in blocks]),
-        opacities,
-        np.array([block.min_contrast for block in blocks]),
-        linear,
-        to_linear,
-        from_linear,
-        luminance,
-        inks,
-        contrasts,
+        *(inked.grounds, lines[:, 7], np.array([block.ink_rgb for block in blocks]), opacities),
+        *(np.array([block.min_contrast for block in blocks]), spec.blend == "linear"),
+        *(to_linear, from_linear, luminance, inked.inks, inked.contrasts),
     )
     if low >= 0:
         block = blocks[lines[low, 7]]
         raise RenderError("low_contrast", f"no ink reaches {block.min_contrast} at opacity {block.opacity}")
-    line_opacities = opacities[lines[:, 7]].astype(np.int32)
+    return inked
+
+
+def composite(spec: PageSpec, assets: Assets, inked: InkedLines, image_HW3: npt.NDArray[np.uint8]) -> None:
+    """Lay the lines, and what stands under and below their letters, over `image_HW3`, in place."""
+    atlas, linear = assets.atlas, spec.blend == "linear"
+    found, pens, lines, inks = inked.found, inked.pens, inked.lines, inked.inks
     draw_under(
-        *(image_HW3, atlas, found, pens, lines, inks, blocks, linear),
-        *((to_linear, from_linear), spec.antialias != "grey"),
+        *(image_HW3, atlas, found, pens, lines, inks, spec.blocks, linear),
+        *(linear_tables(), spec.antialias != "grey"),
+    )
+    drawing = (
+        *(image_HW3, atlas.entries, atlas.pixels, found, pens, inks, inked.opacities, linear),
+        *linear_tables(),
     )
     if spec.antialias == "grey":
-        draw_glyphs(
-            image_HW3, atlas.entries, atlas.pixels, found, pens, inks, line_opacities, linear, to_linear, from_linear
-        )
+        draw_glyphs(*drawing)
     else:
-        draw_glyphs_lcd(
-            *(image_HW3, atlas.entries, atlas.pixels, found, pens, inks, line_opacities, linear),
-            *(to_linear, from_linear, spec.antialias == "lcd_bgr"),
-        )
-    draw_underlines(image_HW3, rules, lines, inks, blocks)
-    ink_per_glyph = _glyph_boxes(atlas, found, pens) if glyph_boxes else None
-    return _annotate(spec, lines, ink_boxes, boxes, grounds, inks, contrasts, ink_per_glyph)
-
-
-def _glyph_boxes(atlas: Atlas, found: npt.NDArray[np.int32], pens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """(glyphs, 4) x0, y0, x1, y1 of each bitmap in the picture."""
-    _, width, height, left, top = atlas.entries[found].T
-    x0, y0 = pens[:, 0] + left, pens[:, 1] - top
-    return np.stack((x0, y0, x0 + width, y0 + height), axis=1).astype(np.float32)
-
-
-def _annotate(
-    spec: PageSpec,
-    lines: npt.NDArray[np.int32],
-    ink_boxes: npt.NDArray[np.int32],
-    boxes: npt.NDArray[np.float64],
-    grounds: npt.NDArray[np.float64],
-    inks: npt.NDArray[np.uint8],
-    contrasts: npt.NDArray[np.float64],
-    glyph_boxes: npt.NDArray[np.float32] | None,
-) -> tuple[RenderedLine, ...]:
-    """One `RenderedLine` for every line that has ink on the page."""
-    annotated = []
-    canvas = spec.surface or spec
-    x0, y0, x1, y1 = ink_boxes.T
-    seen = (np.maximum(x0, 0) < np.minimum(x1, canvas.width_px)) & (
-        np.maximum(y0, 0) < np.minimum(y1, canvas.height_px)
-    )
-    rows = zip(
-        lines[:, [0, 1, 5, 6, 7, 8]].tolist(),
-        (y1 - y0).astype(np.float64).tolist(),
-        seen.tolist(),
-        map(tuple, boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].tolist()),
-        map(tuple, np.rint(grounds[:, :3]).astype(np.uint8).tolist()),
-        grounds[:, 3].tolist(),
-        map(tuple, inks.tolist()),
-        contrasts.tolist(),
-        strict=True,
-    )
-    blocks = spec.blocks
-    soft = ["\u00ad" in block.text for block in blocks]
-    for line, ink_height, is_seen, quad_px, ground_rgb, clutter, ink_rgb, contrast in rows:
-        if not is_seen:
-            continue
-        start, end, first_glyph, last_glyph, number, divided = line
-        block = blocks[number]
-        own_boxes = None
-        if glyph_boxes is not None:
-            own_boxes = glyph_boxes[first_glyph:last_glyph]
-            own_boxes = own_boxes[own_boxes[:, 2] > own_boxes[:, 0]]
-        annotated.append(
-            RenderedLine(
-                text=line_text(block, start, end, divided) if divided or soft[number] else block.text[start:end],
-                lang=block.lang,
-                quad_px=quad_px,
-                size_px=block.size_px,
-                ink_height_px=ink_height,
-                face_id=block.face_ids[0],
-                ink_rgb=ink_rgb,
-                ground_rgb=ground_rgb,
-                contrast=contrast,
-                clutter=clutter,
-                opacity=block.opacity,
-                block=number,
-                glyph_boxes_px=own_boxes,
-            )
-        )
-    return tuple(annotated)
+        draw_glyphs_lcd(*drawing, spec.antialias == "lcd_bgr")
+    draw_underlines(image_HW3, inked.rules, lines, inks, spec.blocks)
 
 
 def render_ink(spec: PageSpec, assets: Assets) -> npt.NDArray[np.uint8]:

@@ -43,7 +43,7 @@ def test_its_rates_are_those_of_its_stages(figures: dict) -> None:
     assert figures["dense_512"]["rows_per_s_with_sampling"] == pytest.approx(1000 / sum(stages.values()), rel=0.02)
     row_ms = sum(stages.values()) - stages["sample"] - stages["parquet"]
     assert figures["dense_512"]["rows_per_s"] == pytest.approx(1000 / row_ms, rel=0.02)
-    text_s = (stages["layout"] + stages["draw"]) / 1000
+    text_s = sum(stages[stage] for stage in ("layout", "ink", "composite", "annotate")) / 1000
     assert figures["text_glyphs_per_s"] == pytest.approx(figures["dense_512"]["glyphs"] / text_s, rel=0.02)
     assert figures["rows_per_s_512"] == figures["usual_512"]["rows_per_s"]
     assert figures["floor_ms_512"] < sum(stages.values()) - stages["sample"]
@@ -52,7 +52,7 @@ def test_its_rates_are_those_of_its_stages(figures: dict) -> None:
 def test_usual_pages_are_the_sparsest_with_enough_glyphs_and_their_own_times_count() -> None:
     glyphs_P = np.array([1500, 400, 1300, 1000, 999, 1100, 5000])
     seconds_PS = np.zeros((7, len(STAGES)))
-    seconds_PS[:, STAGES.index("draw")] = glyphs_P / 1e6
+    seconds_PS[:, STAGES.index("composite")] = glyphs_P / 1e6
     seconds_PS[0, STAGES.index("parquet")] = 0.7
     measured = Measured(specs=[SPEC] * 7, glyphs_P=glyphs_P, seconds_PS=seconds_PS, dropped=0)
     usual = measured.rows(measured.usual(1000, 1200))
@@ -84,7 +84,8 @@ def test_peers_are_given_every_character_in_a_face_that_draws_it() -> None:
         drawn.extend((run.text, run.face_id) for run in runs)
         return 1.0
 
-    assert ratio_to(peer, [spec], Assets(manifest.faces)) > 0
+    ratio = ratio_to(peer, [spec], Assets(manifest.faces))
+    assert ratio.drawing > ratio.text_stage > 0
     assert drawn == [("Fine ", sans.face_id), ("中文", noto.face_id), (" text", sans.face_id)]
 
 

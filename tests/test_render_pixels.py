@@ -212,6 +212,30 @@ def test_blending_is_exact_at_its_ends_and_rounded_between(ink, ground, coverage
         assert half == pytest.approx(ground + (ink - ground) * coverage / 255, abs=0.51)
 
 
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 1 << 30), spare=st.sampled_from([0, 3, 8, 100]))
+def test_every_pixel_of_a_glyph_is_mixed_alike_wherever_it_stands(seed, spare):
+    """Several pixels are mixed at a time, but not at the end of the picture and of the atlas (`spare` bytes behind)."""
+    rng = np.random.default_rng(seed)
+    width, height = int(rng.integers(1, 40)), int(rng.integers(1, 20))
+    columns, rows = int(rng.integers(1, 30)), int(rng.integers(1, 12))
+    x, y = int(rng.integers(-columns, width + 1)), int(rng.integers(-rows, height + 1))
+    image_HW3 = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    pixels = rng.integers(0, 256, columns * rows + spare).astype(np.uint8)
+    ink, opacity = rng.integers(0, 256, 3), int(rng.integers(0, 256))
+    shares = np.zeros((height + 2 * rows, width + 2 * columns), np.int64)
+    coverage_hw = pixels[: columns * rows].reshape(rows, columns).astype(np.int64)
+    shares[y + rows : y + 2 * rows, x + columns : x + 2 * columns] = coverage_hw * opacity * 33026 >> 15
+    share_HW1 = shares[rows : rows + height, columns : columns + width, None]
+    expected_HW3 = image_HW3 + ((ink - image_HW3.astype(np.int64)) * share_HW1 + 32768 >> 16)
+    draw_glyphs(
+        *(image_HW3, np.array([[0, columns, rows, 0, 0]], np.int32), pixels, np.zeros(1, np.int32)),
+        *(np.array([[x, y, 0]], np.int32), ink[None].astype(np.uint8), np.array([opacity], np.int32), False),
+        *linear_tables(),
+    )
+    assert (image_HW3 == expected_HW3).all()
+
+
 def test_glyphs_are_cut_at_the_edges_of_the_page():
     whole = render(plain_page("国", SANS_HAN := NOTO, 20), ASSETS).image_HW3
     cut = plain_page("国", SANS_HAN, 20, width=30, height=20, box_px=(20.0, 10.0, 64.0, 64.0))
