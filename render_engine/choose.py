@@ -13,17 +13,15 @@ from render_engine.controls import without_controls
 from render_engine.distribution import Language, PageDistribution, Photo, SizeBand, TextSource, between, pick
 from render_engine.drawable import nearest_drawing, undrawn, without
 from render_engine.emphasis import choose_runs, sibling
+from render_engine.headlines import trimmed
 from render_engine.spec import RGB, Box, PhotoCrop, Role, TextBlock, TextRun
 
 ADVANCE_EM = {"en": 0.52, "zh": 1.0, "mixed": 0.78}
 """Mean advance of a character, blanks included: how much text fills a box (DejaVu .55, STIX .45, Chinese 1)."""
 MAX_CHARACTERS = 20_000
-MARKS = "，、；：,;:-—(（“‘\"'《·。. "
-DANGLING = frozenset(
-    re.findall("[a-z]+", "a an the of to in on at by for from with as and or but if is are was be has have it its")
-    + re.findall("[a-z]+", "this that not than which s")
-)
-"""No heading ends with one of these."""
+WIDE = re.compile("[\u2e80-\U0010ffff]")
+LEAST_DRAW = 60
+"""Characters of running text: of fewer the corpus may give the middle of a sentence."""
 
 
 def usable_faces(faces: Sequence[FontFace], lang: str) -> list[FontFace]:
@@ -132,31 +130,12 @@ def _is_wide(character: str) -> bool:
 
 def estimated_em(text: str) -> float:
     """Width of a line, on the safe side: DejaVu Sans, the widest of common faces, has .59 em a letter."""
-    return sum(1.0 if _is_wide(character) else 0.6 for character in text)
+    return 0.6 * len(text) + (0.0 if text.isascii() else 0.4 * len(WIDE.findall(text)))
 
 
 def _outside(size: float, least: float, most: float) -> float:
     """How many times too small or too large."""
     return max(least / size, size / most)
-
-
-def _trimmed(text: str) -> str:
-    """A cut text without the words and marks that nobody would begin or end a heading with, its first letter a
-    capital; "" when nothing is left."""
-    for opening, closing in ("()", "（）", "[]", "「」", "“”"):
-        if text.count(opening) > text.count(closing):
-            text = text.rpartition(opening)[0]
-        elif text.count(opening) < text.count(closing):
-            text = text.replace(closing, "")
-    if text.count('"') % 2:
-        text = text.replace('"', "")
-    words = text.split(" ")
-    while words and words[-1].lower().strip(MARKS) in DANGLING:
-        words.pop()
-    while words and words[0].lower().strip(MARKS) in DANGLING - {"a", "an", "the", "in", "on", "this", "it"}:
-        words.pop(0)
-    text = " ".join(words).strip(MARKS)
-    return text[:1].upper() + text[1:]
 
 
 class PageChoices:
@@ -267,7 +246,7 @@ class PageChoices:
                 head, blank, tail = text.rpartition(" ")
                 text = head if blank and not _is_wide(tail[-1:]) else text[:-1] if _is_wide(text[-1]) else ""
                 text = text.rstrip()
-            text = _trimmed(text)
+            text = trimmed(text)
             if text:
                 return text
         return ""
@@ -319,7 +298,7 @@ class PageChoices:
             rows = (box_px[3] - box_px[1]) / (pitch_em * size_px)
             characters = rows * (box_px[2] - box_px[0]) / (size_px * ADVANCE_EM[self.lang])
             # A tenth more: short last lines of paragraphs take room without filling it.
-            text = self.texts.draw(self.rng, self.lang, int(np.clip(characters * 1.1 + 10, 4, MAX_CHARACTERS)))
+            text = self.texts.draw(self.rng, self.lang, int(np.clip(characters * 1.1 + 10, LEAST_DRAW, MAX_CHARACTERS)))
         face_ids, text = self.drawable(face_ids, without_controls(text))
         runs: tuple[TextRun, ...] = ()
         if role in ("paragraph", "list") and self.habits.random() < self.pages.emphasis:
@@ -379,7 +358,7 @@ class PageChoices:
         """Text that fits one line of so many characters: the first words of a draw, whole and by themselves."""
         wanted = max(4, int(characters * float(self.rng.uniform(0.4, 0.85))))
         for _ in range(3):
-            if text := _trimmed(self.texts.draw(self.rng, self.lang, wanted).split("\n")[0]):
+            if text := trimmed(self.texts.draw(self.rng, self.lang, wanted).split("\n")[0]):
                 return text
         return self.texts.draw(self.rng, self.lang, wanted).replace("\n", " ")
 

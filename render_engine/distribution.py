@@ -123,7 +123,8 @@ class PageDistribution(Config):
         ),
         min_length=1,
     )
-    """Sizes of body text, the em in px (5 to 20 in the paper, section 3). Headings may be larger, up to the largest."""
+    """Sizes of body text, the em in px (5 to 20 in the paper, section 3). Headings over columns and lists may be larger
+    up to the largest, in templates as their `size` says."""
     difficulty: Literal["f8", "f16", "f32"] | None = None
     """Compression factor of the autoencoder to be trained: takes the bands of `DIFFICULTIES` instead of
     `size_bands`."""

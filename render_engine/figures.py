@@ -1,16 +1,18 @@
 """Tables and charts: numbers nobody believes, set as in reports."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from render_engine.choose import ADVANCE_EM, PageChoices
+from render_engine.choose import PageChoices, estimated_em
 from render_engine.distribution import pick
 from render_engine.spec import Box, FilledBox, LayoutNode, Polyline, Role, Shape, TextBlock
 from render_engine.template import Palette
 
 MAX_CELLS = 240
+TOTAL = {"en": "Total", "zh": "合计"}
 
 
 @dataclass(slots=True)
@@ -52,8 +54,43 @@ def short_number(text: str) -> str:
     return re.sub(r"\D", "", text)[:3]
 
 
-def fill_table(page: PageChoices, canvas: Canvas, palette: Palette, size_px: float, box: Box, parent: int) -> bool:
-    """A table of labels and numbers that fills its box with whole rows; False, and nothing, when it is too small."""
+def _value(text: str) -> int:
+    """Of a whole number as tables hold it: in brackets it is below 0."""
+    value = int(re.sub(r"\D", "", text))
+    return -value if text.startswith("(") else value
+
+
+def column_texts(rng: np.random.Generator, style: str, count: int, most_characters: int, *, summed: bool) -> list[str]:
+    """So many numbers of a style, none longer than that if three digits are not; summed: the last is the sum of the
+    others, where a style can be summed."""
+    texts = [number_text(rng, style) for _ in range(count)]
+    texts = [text if len(text) <= most_characters else short_number(text) for text in texts]
+    if not summed or count < 2 or style not in ("money", "count"):
+        return texts
+    values = [_value(text) for text in texts[:-1]]
+    while len(_sum_text(values)) > most_characters and any(values):
+        values = [int(value / 10) for value in values]
+    return [*(f"({-value:,})" if value < 0 else f"{value:,}" for value in values), _sum_text(values)]
+
+
+def _sum_text(values: Sequence[int]) -> str:
+    total = sum(values)
+    return f"({-total:,})" if total < 0 else f"{total:,}"
+
+
+def fill_table(
+    page: PageChoices,
+    canvas: Canvas,
+    palette: Palette,
+    size_px: float,
+    box: Box,
+    parent: int,
+    labels: Sequence[str] = (),
+) -> bool:
+    """A table of labels and numbers that fills its box with whole rows; False, and nothing, when it is too small.
+
+    labels: of the rows, to choose from; none takes words of the corpus.
+    """
     rng = page.rng
     x0, y0, x1, y1 = box
     row_px = round(size_px * float(rng.uniform(1.6, 2.3)))
@@ -91,21 +128,34 @@ def fill_table(page: PageChoices, canvas: Canvas, palette: Palette, size_px: flo
         canvas.bar(x0, y0 + row_px, x1, y0 + row_px + 1, palette.rgb("ink"))
         canvas.bar(x0, bottom, x1, bottom + thick, palette.rgb("ink"))
     bold = page.bold(page.body_faces)
-    years = rng.random() < 0.5
+    years = bool(labels) or rng.random() < 0.5
     first_year = int(rng.integers(1995, 2025))
+    summed = style != "zebra"
+    most_characters = int((step - 2 * pad) / (0.62 * size_px))
+    if labels:  # amounts of the years side by side
+        kinds = ["money"] * n_columns
+    numbers = [column_texts(rng, kind, n_rows - 1, most_characters, summed=summed) for kind in kinds]
+    room_em = (edges[1] - edges[0] - 2 * pad) / size_px
+    fitting = [label for label in labels if estimated_em(label) <= room_em]
+    named = [fitting[at] for at in rng.permutation(len(fitting)).tolist()]
+    last = TOTAL["en" if page.lang == "en" else "zh"]
     for row in range(n_rows):
-        total = row == n_rows - 1 and style != "zebra"
+        total = row == n_rows - 1 and summed
         for column in range(n_columns + 1):
             left, right = edges[column] + pad, edges[column + 1] - pad
             if row == 0 and column and years:
                 text = str(first_year + column)
-            elif row == 0 or column == 0:
+            elif row and column:
+                text = numbers[column - 1][row - 1]
+            elif total and estimated_em(last) * 1.1 <= room_em:
+                text = last
+            elif row and named:
+                text = named.pop()
+            elif row == 0 and labels:
+                text = ""
+            else:
                 wide_em = (right - left) / size_px
                 text = page.fitted(wide_em, 0.85) or page.fitted(wide_em, 1.0) or number_text(rng, "year")
-            else:
-                text = number_text(rng, kinds[column - 1])
-                if len(text) * 0.62 * size_px > right - left:
-                    text = short_number(text)
             if not text.strip():
                 continue
             # tall faces have lines of 1.2 em, and so has the cell at least
@@ -159,12 +209,13 @@ def fill_chart(page: PageChoices, canvas: Canvas, palette: Palette, size_px: flo
         canvas.shapes.append(Polyline(points_px=points, rgb=palette.rgb("accent"), width_px=2))
     years = rng.random() < 0.6
     first_year = int(rng.integers(1995, 2025))
+    texts = [] if years else [page.fitted(step / size_px - 0.6, 0.9) for _ in range(count)]
     for at in range(count):
-        text = str(first_year + at) if years else page.fitted(step / size_px - 0.6, 0.9)
+        # a name for each, or else a year
+        text = texts[at] if all(texts) and texts else str(first_year + at)
         left = axis_x + at * step
         label_box = (round(left, 2), round(axis_y + 0.25 * size_px, 2), round(left + step, 2), round(y1, 2))
-        if text.strip() and len(text) * size_px * min(0.65, ADVANCE_EM[page.lang]) <= step:
-            canvas.blocks.append(_label(page, palette, size_px, label_box, text, "center", chart))
+        canvas.blocks.append(_label(page, palette, size_px, label_box, text, "center", chart))
     return True
 
 

@@ -1,16 +1,15 @@
 """Fills a template: its ranges become lengths, its slots text, tables and pictures of one page."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-import numpy as np
-
-from render_engine.choose import ADVANCE_EM, MAX_CHARACTERS, PageChoices, estimated_em, photo_crop
+from render_engine.choose import PageChoices, estimated_em, photo_crop
 from render_engine.distribution import Photo, between, pick
 from render_engine.figures import Canvas, fill_chart, fill_table, number_text, short_number
 from render_engine.spec import Box, FilledBox, PaperGround, PhotoCrop, Picture, PlainGround, Role
 from render_engine.template import Colour, Node, Palette, Template
+from render_engine.wording import Wording
 
 LEAST_TEXT_EM = 2.5
 """Text is not set in boxes narrower than this."""
@@ -20,8 +19,6 @@ WRAPPED = ("paragraph", "list")
 HEAD_PITCH_EM = 1.25
 HEADS = ("title", "heading", "caption", "header", "label", "rule")
 """Slots that say what follows them: alone they are left out."""
-WORD_EM = 0.66
-"""A letter of a bold word, on the safe side."""
 LEAST_HEIGHT = 0.55
 """Least height of a page in `least_em` of its template."""
 MOST_SMALLER = 3
@@ -97,12 +94,13 @@ class _Filler:
         self.body_px = size_px
         self.pitch_em = between(page.rng, template.pitch)
         self.align = template.align[int(page.rng.integers(len(template.align)))]
-        self.indent_em = (1.5 if page.lang == "en" else 2.0) if template.indent else 0.0
+        self.indented = template.indent
+        self.words_in: Literal["en", "zh"] = "en" if page.lang == "en" else "zh"
         self.canvas = Canvas()
         self.root: _Part | None = None
         self.lacking = False
         """Whether a part of the page itself or of a card was left out, or all that a heading stands over."""
-        self.unused: dict[tuple[str, ...], list[str]] = {}
+        self.wording = Wording(page)
 
     def draw(self, node: Node, number: int) -> _Part:
         """Every random length of the part and of all inside it."""
@@ -180,32 +178,34 @@ class _Filler:
 
     def place(self, part: _Part, box: Box, parent: int) -> None:
         """Put a part into its box, and all inside it."""
-        node, page = part.node, self.page
+        node = part.node
         radius = round(node.radius * self.body_px)
         if node.fill == "photo":
             self.figure(box, radius)
-        elif node.fill is not None or node.border is not None:
-            self.canvas.shapes.append(
-                FilledBox(
-                    box_px=_rounded(box),
-                    rgb=None if node.fill is None else self.rgb(node.fill),
-                    border_rgb=None if node.border is None else self.rgb(node.border),
-                    border_px=max(1, round(node.border_em * self.body_px)),
-                    radius_px=radius,
-                )
-            )
+        elif node.fill is not None:
+            self.canvas.shapes.append(FilledBox(box_px=_rounded(box), rgb=self.rgb(node.fill), radius_px=radius))
         if node.scrim is not None:
             veil = round(between(self.rng, node.scrim), 2)
             self.canvas.shapes.append(FilledBox(box_px=_rounded(box), rgb=(0, 0, 0), opacity=veil, radius_px=radius))
         pad = node.pad * self.body_px
         inner = (box[0] + pad, box[1] + pad, box[2] - pad, box[3] - pad)
-        if inner[2] - inner[0] < 1 or inner[3] - inner[1] < 1:
-            return
+        if inner[2] - inner[0] >= 1 and inner[3] - inner[1] >= 1:
+            self.place_inside(part, box, inner, parent)
+        if node.border is not None:  # over the fills of what is in it
+            thick = max(1, round(node.border_em * self.body_px))
+            frame = FilledBox(box_px=_rounded(box), border_rgb=self.rgb(node.border), border_px=thick, radius_px=radius)
+            self.canvas.shapes.append(frame)
+
+    def place_inside(self, part: _Part, box: Box, inner: Box, parent: int) -> None:
+        """What stands in the part's box, inside its padding."""
+        node, page = part.node, self.page
         if part.children:
             role: Role = "card" if node.fill or node.border else "row" if node.columns else "column"
             group = self.canvas.group(role, parent, box)
-            for child, child_box in self.divide(part, inner):
+            placed = self.divide(part, inner)
+            for child, child_box in placed:
                 self.place(child, child_box, group)
+            self.dividers(part, placed)
         elif node.slot == "rule":
             thick = max(1.0, part.size_px / 14)
             x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
@@ -214,10 +214,15 @@ class _Filler:
             self.canvas.bar(*line, self.rgb(node.ink))
         elif node.slot == "figure":
             self.canvas.group("figure", parent, inner)
-            self.figure(inner, radius)
+            self.figure(inner, round(node.radius * self.body_px))
         elif node.slot in ("table", "chart"):
-            fill = fill_table if node.slot == "table" else fill_chart
-            if not fill(page, self.canvas, self.palette, part.size_px, inner, parent):
+            labels = node.text.get(self.words_in, ())
+            if not (
+                fill_table(page, self.canvas, self.palette, part.size_px, inner, parent, labels)
+                if node.slot == "table"
+                else fill_chart(page, self.canvas, self.palette, part.size_px, inner, parent)
+            ):
+                self.lacking = True
                 self.text(part, "paragraph", inner, parent)
         elif node.slot is not None:
             self.text(part, node.slot, inner, parent)
@@ -258,15 +263,22 @@ class _Filler:
         if down and len(children) < len(part.children) and all(map(_is_head, children)):
             self.lacking = True
         placed = []
-        for at, (child, length) in enumerate(zip(children, given if children else (), strict=False)):
-            if at and node.divider is not None:
-                middle = start - gap / 2
-                line = (box[0], middle, box[2], middle + 1) if down else (middle, box[1], middle + 1, box[3])
-                self.canvas.bar(*line, self.rgb(node.divider))
+        for child, length in zip(children, given if children else (), strict=False):
             child_box = (box[0], start, box[2], start + length) if down else (start, box[1], start + length, box[3])
             placed.append((child, child_box))
             start += length + gap
         return placed
+
+    def dividers(self, part: _Part, placed: list[tuple[_Part, Box]]) -> None:
+        """Lines in the gaps between the children."""
+        if part.node.divider is None:
+            return
+        gap = part.node.gap * self.body_px
+        for _, (x0, y0, x1, y1) in placed[1:]:
+            line = (
+                (x0, y0 - gap / 2, x1, y0 - gap / 2 + 1) if part.node.rows else (x0 - gap / 2, y0, x0 - gap / 2 + 1, y1)
+            )
+            self.canvas.bar(*line, self.rgb(part.node.divider))
 
     def _fixed_px(self, part: _Part, down: bool, whole: float) -> float | None:
         if part.share is not None:
@@ -311,32 +323,31 @@ class _Filler:
         pitch = node.pitch or (self.pitch_em if slot in WRAPPED else HEAD_PITCH_EM)
         if (wide < LEAST_TEXT_EM * size and not node.text) or high < 1.2 * size:
             return
-        per_line = wide / (size * ADVANCE_EM[page.lang])
         n_lines = max(1, int(high / (pitch * size)))
         wrapped = slot in WRAPPED or n_lines > 1
         if not wrapped:  # in the middle of its box
             top = box[1] + max(0.0, (high - 1.3 * size) / 2)
             box = (box[0], top, box[2], top + min(high, 1.3 * size))
             pitch = min(pitch, 1.3)
-        prefix = node.prefix.get("en" if page.lang == "en" else "zh", "")
-        if node.text:
-            text = self.filled(self.next_of(node.text["en" if page.lang == "en" else "zh"]), part.number)
-            while "____" in text and estimated_em(text) > wide * n_lines / size:
-                text = text.replace("____", "___", 1)  # a blank to be filled in is as long as there is room
+        prefix = node.prefix.get(self.words_in, "")
+        indented = slot == "paragraph" and (self.indented if node.indent is None else node.indent)
+        indent = (1.5 if page.lang == "en" else 2.0) if indented else 0.0
+        if node.text and node.slot != "table":
+            text = self.wording.fixed(node.text[self.words_in], part.number, wide * n_lines / size, node.bold)
+            self.lacking = self.lacking or not text
         elif slot == "page_number":
             text = str(int(self.rng.integers(1, 600)))
         elif slot == "list":
             text = page.items(wide / size, n_lines)
         elif slot == "paragraph":
-            characters = int(np.clip(n_lines * per_line * 1.1 + 8, 4, MAX_CHARACTERS))
-            text = page.texts.draw(self.rng, page.lang, characters)
+            text = self.wording.paragraph(wide / size, n_lines, indent + estimated_em(prefix))
         else:
-            text = self.words(wide / size, n_lines, len(prefix))
+            text = self.wording.words(wide / size, n_lines, len(prefix))
             if prefix and not text:
                 text = short_number(number_text(self.rng, "count"))
         if not text.strip():
             return
-        text = self.filled(prefix, part.number) + text
+        text = self.wording.filled(prefix, part.number) + text
         align = node.align or (self.align if slot == "paragraph" else "start")
         block = page.block(
             _rounded(box),
@@ -346,39 +357,12 @@ class _Filler:
             align=align,
             pitch_em=pitch,
             text=text,
-            indent_em=self.indent_em if slot == "paragraph" else 0.0,
+            indent_em=indent,
             role=slot,
             parent=parent,
             underline=node.underline,
         )
         self.canvas.blocks.append(block)
-
-    def words(self, width_em: float, n_lines: int, taken: int) -> str:
-        """A few words for so many lines, of which a prefix of `taken` characters takes its part."""
-        if n_lines == 1:
-            return self.page.fitted(width_em - taken, 0.9) or self.page.fitted(width_em - taken, 1.0)
-        # Lines that are broken between words do not fill their room; a last line that stays empty is a hole.
-        longest = ""
-        for _ in range(8):
-            text = self.page.fitted(n_lines * width_em - taken, 0.8)
-            if max(map(len, re.findall("[!-~]+", text)), default=0) * WORD_EM <= width_em:
-                longest = max(longest, text, key=len)
-            if len(longest) * ADVANCE_EM[self.page.lang] > (n_lines - 0.8) * width_em:
-                break
-        return longest
-
-    def next_of(self, words: tuple[str, ...]) -> str:
-        """One of the words, and none twice on a page before all were there."""
-        left = self.unused.setdefault(words, [])
-        if not left:
-            left += [words[at] for at in self.rng.permutation(len(words)).tolist()]
-        return left.pop()
-
-    def filled(self, words: str, number: int) -> str:
-        """The words with their placeholders filled."""
-        words = words.replace("{n}", str(number))
-        words = re.sub(r"\{p\}", lambda _: str(int(self.rng.integers(1, 10))), words)
-        return re.sub(r"\{d\}", lambda _: str(int(self.rng.integers(10))), words)
 
     def figure(self, box: Box, radius_px: int) -> None:
         """A crop of a photograph, or a grey box where there is none."""

@@ -103,6 +103,8 @@ class Node(Config):
     """Distance of two baselines in em; None takes the page's for body text, 1.25 for the rest."""
     align: Literal["start", "center", "end", "justify"] | None = None
     """None: paragraphs as the page's body text, everything else at the start."""
+    indent: bool | None = None
+    """Whether the first lines of its paragraphs are indented; None: as the template says."""
     bold: bool = False
     """In a bold face, if there is one."""
     underline: bool = False
@@ -121,7 +123,9 @@ class Node(Config):
     """Of the corners of the box and of a figure."""
     text: dict[Literal["en", "zh"], tuple[str, ...]] = Field(default={})
     """Words to choose from instead of text of the corpus; pages of mixed text take the Chinese ones. "{n}" is the
-    number of the repetition, "{d}" a random digit, "{p}" one that is not 0."""
+    number of the repetition, "{d}" a random digit, "{p}" one that is not 0, "{c}" counts on through the page whatever
+    the word in front of it names (sections where there is none), "{s}" is the number of the last section. Words that
+    have no room are passed over. Of a table: labels of its rows."""
     prefix: dict[Literal["en", "zh"], str] = Field(default={})
     """What stands before text of the corpus, with the same placeholders: "{n}. "."""
 
@@ -148,8 +152,8 @@ class Node(Config):
         for words in (*self.text.values(), tuple(self.prefix.values())):
             for word in words:
                 for placeholder in PLACEHOLDER.findall(word):
-                    if placeholder not in ("{n}", "{d}", "{p}"):
-                        raise ValueError(f'{word!r}: only "{{n}}", "{{d}}" and "{{p}}" are placeholders')
+                    if placeholder not in ("{n}", "{d}", "{p}", "{c}", "{s}"):
+                        raise ValueError(f'{word!r}: only "{{n}}", "{{d}}", "{{p}}", "{{c}}", "{{s}}" are placeholders')
         if self.text and (set(self.text) != {"en", "zh"} or not all(self.text.values())):
             raise ValueError("text needs words in both languages, en and zh")
         return self
