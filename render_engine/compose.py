@@ -4,22 +4,16 @@ Grey: one coverage a pixel. Sub-pixel: the red, green and blue stripe of a scree
 """
 
 import functools
-from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
+from render_engine.lanes import MIXED, mix_pixels
 from render_engine.native import prefetch
 
 AHEAD = 6
 """Glyphs between the one that is drawn and the one whose bitmap is asked for."""
-LANES = 8
-"""Pixels mixed at a time."""
-_I8, _I32 = ir.IntType(8), ir.IntType(32)
 
 
 @functools.cache
@@ -56,53 +50,6 @@ def mix_linear(
     """The same in linear light."""
     below = to_linear[ground]
     return from_linear[(below * 65536 + (to_linear[ink] - below) * share + 32768) >> 16]
-
-
-@intrinsic
-def mix_lanes(
-    typing: Any, target: Any, coverages: Any, count: Any, opacity: Any, red: Any, green: Any, blue: Any
-) -> Any:
-    """`mix` for the pixels whose red channel is at the address `target`, `LANES` of them or `count` if that is less.
-
-    coverages: address of the first one's. Reads and writes all `LANES` of both, so they must be there.
-    The same for each pixel alone took 1.5 times as long: compilers do not see that a row of text is worth it.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, source, count, opacity, *ink = arguments
-        numbers, channels = ir.VectorType(_I32, LANES), ir.VectorType(_I32, 3 * LANES)
-
-        def spread(vector: Any, lanes: Iterable[int]) -> Any:
-            lanes = list(lanes)
-            order = ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
-            return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), order)
-
-        def vector_of(values: Iterable[Any]) -> Any:
-            vector = ir.Constant(ir.VectorType(_I32, 4), ir.Undefined)
-            for lane, value in enumerate(values):
-                vector = builder.insert_element(vector, value, _I32(lane))
-            return vector
-
-        def same(value: int) -> Any:
-            return ir.Constant(channels, [value] * (3 * LANES))
-
-        address = builder.inttoptr(source, ir.VectorType(_I8, LANES).as_pointer())
-        coverage = builder.zext(builder.load(address, align=1), numbers)
-        lane = ir.Constant(numbers, list(range(LANES)))
-        inside = builder.icmp_signed("<", lane, spread(vector_of([builder.trunc(count, _I32)]), [0] * LANES))
-        coverage = builder.select(inside, coverage, ir.Constant(numbers, [0] * LANES))
-        factor = spread(vector_of([builder.mul(opacity, _I32(33026))]), [0] * LANES)
-        share = builder.lshr(builder.mul(coverage, factor), ir.Constant(numbers, [15] * LANES))
-        share = spread(share, (at // 3 for at in range(3 * LANES)))
-        inks = spread(vector_of(ink), (at % 3 for at in range(3 * LANES)))
-        address = builder.inttoptr(target, ir.VectorType(_I8, 3 * LANES).as_pointer())
-        below = builder.zext(builder.load(address, align=1), channels)
-        change = builder.add(builder.mul(builder.sub(inks, below), share), same(32768))
-        mixed = builder.add(below, builder.ashr(change, same(16)))
-        builder.store(builder.trunc(mixed, ir.VectorType(_I8, 3 * LANES)), address, align=1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, types.uint32, *[types.int32] * 3), generate
 
 
 @njit(cache=True, nogil=True)
@@ -147,15 +94,15 @@ def draw_glyphs(
         green = np.int32(line_inks[line, 1])
         blue = np.int32(line_inks[line, 2])
         # Several pixels at a time, those beyond the glyph as they are, where such lie behind its last one.
-        behind_bitmap = entries[entry, 0] + bottom * columns + LANES <= len(pixels)
-        several = not linear and behind_bitmap and 3 * ((y0 + bottom) * width + LANES) <= len(flat)
+        behind_bitmap = entries[entry, 0] + bottom * columns + MIXED <= len(pixels)
+        several = not linear and behind_bitmap and 3 * ((y0 + bottom) * width + MIXED) <= len(flat)
         for row in range(top, bottom):
             source = entries[entry, 0] + row * columns
             start = (y0 + row) * width + x0
             if several:
-                for column in range(first, last, LANES):
+                for column in range(first, last, MIXED):
                     at = target + 3 * (start + column)
-                    mix_lanes(at, coverages + source + column, last - column, opacity, red, green, blue)
+                    mix_pixels(at, coverages + source + column, last - column, opacity, red, green, blue)
                 continue
             for column in range(first, last):
                 # Unsigned indices: signed ones cost a test for "from the end" at every access, a third of the time.

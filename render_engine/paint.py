@@ -7,6 +7,7 @@ import numpy.typing as npt
 from numba import njit
 
 from render_engine.compose import ink_share, linear_tables, mix, mix_linear
+from render_engine.lanes import MOST_SUMMED, SUMMED, sum_pixels
 from render_engine.spec import RGB
 
 
@@ -87,7 +88,7 @@ def measure_lines(
         bottom = max(min(int(np.ceil(boxes[k, 3])), height), top + 1)
         sums[:] = 0
         for y in range(top, bottom):
-            _add_row(flat, np.uint64(3 * (y * width + left)), right - left, sums)
+            _add_row(flat, 3 * (y * width + left), right - left, sums)
         count = (right - left) * (bottom - top)
         grounds[k, 0] = sums[0] / count
         grounds[k, 1] = sums[1] / count
@@ -97,30 +98,27 @@ def measure_lines(
 
 @njit(cache=True, nogil=True)
 def _add_row(flat: npt.NDArray[np.uint8], start: int, count: int, sums: npt.NDArray[np.int64]) -> None:
-    """Add to `sums` the red, green, blue, luma and squared luma of `count` pixels from `flat[start]` on.
-
-    32 bits hold the sums of one row (8,192 * 255 ** 2 < 2 ** 31), 16 the luma and its square, and unsigned indices need
-    no test for "from the end": so the loop becomes vector instructions, twice as many numbers in each.
-    """
-    red = np.uint32(0)
-    green = np.uint32(0)
-    blue = np.uint32(0)
-    luma = np.uint32(0)
-    squares = np.uint32(0)
-    for column in range(count):
-        at = start + np.uint64(3) * np.uint64(column)
-        r, g, b = np.uint16(flat[at]), np.uint16(flat[at + np.uint64(1)]), np.uint16(flat[at + np.uint64(2)])
-        grey = np.uint16(np.uint16(np.uint16(77) * r + np.uint16(150) * g + np.uint16(29) * b) >> np.uint16(8))
-        red = np.uint32(red + r)
-        green = np.uint32(green + g)
-        blue = np.uint32(blue + b)
-        luma = np.uint32(luma + grey)
-        squares = np.uint32(squares + np.uint16(grey * grey))
-    sums[0] += red
-    sums[1] += green
-    sums[2] += blue
-    sums[3] += luma
-    sums[4] += squares
+    """Add to `sums` the red, green, blue, luma and squared luma of `count` pixels from `flat[start]` on."""
+    address = flat.ctypes.data + start
+    while count >= SUMMED:
+        some = min(count, MOST_SUMMED)
+        red, green, blue, luma, squares = sum_pixels(address, some)
+        sums[0] += red
+        sums[1] += green
+        sums[2] += blue
+        sums[3] += luma
+        sums[4] += squares
+        count -= some
+        start += 3 * some
+        address += 3 * some
+    for at in range(start, start + 3 * count, 3):
+        red, green, blue = np.int64(flat[at]), np.int64(flat[at + 1]), np.int64(flat[at + 2])
+        luma = (77 * red + 150 * green + 29 * blue) >> 8
+        sums[0] += red
+        sums[1] += green
+        sums[2] += blue
+        sums[3] += luma
+        sums[4] += luma * luma
 
 
 @njit(cache=True, nogil=True)

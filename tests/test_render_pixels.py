@@ -19,7 +19,7 @@ from render_engine.choose import reachable_contrast
 from render_engine.compose import draw_glyphs, linear_tables
 from render_engine.distribution import PageDistribution, SizeBand
 from render_engine.face import open_face
-from render_engine.paint import contrast_ratio
+from render_engine.paint import contrast_ratio, measure_lines
 from render_engine.render import Assets, render, render_clean_line
 from render_engine.sample import sample_spec
 from render_engine.spec import PageSpec, PhotoCrop, PlainGround, RenderError, TextBlock, spec_from_json, spec_to_json
@@ -234,6 +234,23 @@ def test_every_pixel_of_a_glyph_is_mixed_alike_wherever_it_stands(seed, spare):
         *linear_tables(),
     )
     assert (image_HW3 == expected_HW3).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 1 << 30), width=st.one_of(st.integers(1, 70), st.sampled_from([4095, 4097, 8192])))
+def test_the_ground_of_a_line_is_the_mean_of_its_box_and_its_clutter_the_deviation_of_its_luma(seed, width):
+    rng = np.random.default_rng(seed)
+    image_HW3 = rng.integers(rng.integers(0, 256), 256, (3, width, 3)).astype(np.uint8)
+    ink_boxes, boxes, grounds = np.empty((1, 4), np.int32), np.empty((1, 4)), np.empty((1, 4))
+    lines = np.array([[0, 1, 0, width * 64, 2, 0, 1, 0, 0]], np.int32)
+    measure_lines(
+        *(image_HW3, np.array([[0, width, 2, 0, 0]], np.int32), np.zeros(1, np.int32), np.zeros((1, 3), np.int32)),
+        *(lines, np.array([2.0]), ink_boxes, boxes, grounds),
+    )
+    under_N3 = image_HW3[:2].reshape(-1, 3).astype(np.int64)
+    luma_N = under_N3 @ np.array([77, 150, 29]) >> 8
+    assert boxes.tolist() == [[0, 0, width, 2]]
+    assert grounds[0] == pytest.approx([*under_N3.mean(axis=0), luma_N.std()], abs=1e-6)
 
 
 def test_glyphs_are_cut_at_the_edges_of_the_page():
