@@ -82,7 +82,10 @@ def test_pixel_metrics_are_those_of_the_public_script(tmp_path: Path) -> None:
     rows, fid = json.loads(oracles.ask(PUBLIC_SCRIPT, *folders).splitlines()[-1])
     report = score(tmp_path, pixels=weights, batch=3)
     found = [[pair.psnr_db, pair.ssim, pair.lpips] for pair in report.pairs]
-    np.testing.assert_allclose(found, rows, rtol=0, atol=1e-4)
+    np.testing.assert_allclose([row[:2] for row in found], [row[:2] for row in rows], rtol=0, atol=1e-4)
+    lpips = np.array(rows)[:, 2]
+    assert lpips.max() > 1e-3
+    np.testing.assert_allclose([row[2] for row in found], lpips, rtol=1e-4, atol=1e-7)
     assert found[0] == [pytest.approx(80), pytest.approx(1), pytest.approx(0)]  # piq's ceiling, not infinity
     assert report.results["FID"] == pytest.approx(fid, rel=1e-4)
     means = np.mean(rows, axis=0)
@@ -179,6 +182,7 @@ def test_missing_extra_and_ignored_files_are_named(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         save(tmp_path / "gt" / name, noise(1))
     (tmp_path / "gt" / "list.txt").write_text("")
+    save(tmp_path / "gt" / "more" / "d.png", noise(1))
     save(tmp_path / "recon" / "a.png", noise(2))
     save(tmp_path / "recon" / "b.bmp", noise(2))  # pairs with b.png
     save(tmp_path / "recon" / "ghost.png", noise(2))
@@ -188,6 +192,7 @@ def test_missing_extra_and_ignored_files_are_named(tmp_path: Path) -> None:
     assert "1 originals have no reconstruction and are left out: c.png" in report.notes
     assert "1 reconstructions belong to no original and are left out: ghost.png" in report.notes
     assert "1 files beside the originals are no pictures by their suffix: list.txt" in report.notes
+    assert "1 folders beside the originals are not looked into: more" in report.notes
 
 
 def test_an_ambiguous_name_is_no_pair(tmp_path: Path) -> None:
@@ -204,6 +209,9 @@ def test_folders_without_pictures_in_common_are_one_sentence(tmp_path: Path) -> 
         score(tmp_path)
     with pytest.raises(BadInput, match="holds no pictures"):
         pair_folders(tmp_path / "recon", tmp_path / "gt")
+    save(tmp_path / "nested" / "class" / "a.png", noise(1))
+    with pytest.raises(BadInput, match="the 1 folders in it are not looked into, give one of them"):
+        pair_folders(tmp_path / "nested", tmp_path / "gt")
     with pytest.raises(BadInput, match="no folder that can be listed"):
         pair_folders(tmp_path / "nowhere", tmp_path / "gt")
 
@@ -250,7 +258,7 @@ def test_alpha_grey_palette_and_16_bit_pictures_are_compared_as_the_public_scrip
 
 
 def test_unreadable_pictures_cost_their_own_pair_alone(tmp_path: Path) -> None:
-    for name in ("fine.png", "empty.png", "lies.png", "cut.png", "bad output.png"):
+    for name in ("fine.png", "empty.png", "lies.png", "cut.png", "bad output.png", "link.png"):
         save(tmp_path / "gt" / name, noise(1))
         save(tmp_path / "recon" / name, noise(2))
     (tmp_path / "gt" / "empty.png").write_bytes(b"")
@@ -258,6 +266,8 @@ def test_unreadable_pictures_cost_their_own_pair_alone(tmp_path: Path) -> None:
     cut = tmp_path / "gt" / "cut.png"
     cut.write_bytes(cut.read_bytes()[:300])
     (tmp_path / "recon" / "bad output.png").write_bytes(b"\x89PNG")
+    (tmp_path / "gt" / "link.png").unlink()
+    (tmp_path / "gt" / "link.png").symlink_to(tmp_path / "nowhere.png")
     report = score(tmp_path)
     reasons = {pair.name: pair.left_out.get("pixels") for pair in report.pairs}
     assert reasons["fine.png"] is None
@@ -265,7 +275,8 @@ def test_unreadable_pictures_cost_their_own_pair_alone(tmp_path: Path) -> None:
     assert reasons["lies.png"] == "the original cannot be opened: not_an_image"
     assert reasons["cut.png"].startswith("the original cannot be opened: damaged")
     assert reasons["bad output.png"].startswith("the reconstruction cannot be opened")
-    assert len(json.loads((tmp_path / "out" / "report.json").read_text())["left_out"]) == 4
+    assert reasons["link.png"].startswith("the original cannot be opened")
+    assert len(json.loads((tmp_path / "out" / "report.json").read_text())["left_out"]) == 5
 
 
 def test_names_in_any_script_and_with_blanks_come_back_whole(tmp_path: Path, fake_reader: Path) -> None:

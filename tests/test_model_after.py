@@ -176,9 +176,12 @@ def test_pictures_of_every_kind_and_size_come_back_in_their_size(trained: Traine
     assert np.abs(reconstruct_picture(model, picture[:60, :60]) - alone).max() <= 1
 
 
-def test_memory_that_does_not_suffice_names_what_to_lower(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=["gpu", "numpy"])
+def test_memory_that_does_not_suffice_names_what_to_lower(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
     def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise failure
 
     monkeypatch.setattr(GSCAutoencoder, "encode", full)
     with pytest.raises(
@@ -187,10 +190,19 @@ def test_memory_that_does_not_suffice_names_what_to_lower(trained: Trained, monk
         reconstruct_picture(load_model(trained.ema), np.zeros((8, 9, 3), np.uint8))
 
 
+def test_a_failure_that_is_not_about_memory_keeps_its_traceback(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GSCAutoencoder, "encode", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size") as caught:
+        reconstruct_picture(load_model(trained.ema), np.zeros((8, 9, 3), np.uint8))
+    assert not isinstance(caught.value, BadInput)
+
+
 def test_another_models_folder_is_refused(trained: Trained, tmp_path: Path) -> None:
     other = tmp_path / "kl"
     AutoencoderKL(block_out_channels=(32,)).save_pretrained(other)
-    with pytest.raises(BadInput, match="is an AutoencoderKL, not a GSC autoencoder"):
+    with pytest.raises(BadInput, match=r"kl: is an AutoencoderKL, not a GSC autoencoder$"):
         load_model(other)
     folder = trained.copy(tmp_path)
     weights = folder / "diffusion_pytorch_model.safetensors"

@@ -23,7 +23,6 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from pyarrow import parquet as pq
 from pydantic import Field
@@ -36,6 +35,7 @@ from datagen.recipes import recipe_hash
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files
+from vae.capacity import memory_explained
 from vae.codecs import (
     Codec,
     CodecConfig,
@@ -236,11 +236,10 @@ def _reconstruct_all(config: CodecConfig, recipe: LeaderboardRecipe, out: Path) 
                     made = _run_on_set(config, out / "sets" / chosen.name, folder)
                 else:
                     codec = codec or open_codec(config, recipe.device)
-                    made = _reconstruct_set(codec, out / "sets" / chosen.name, folder, recipe.batch)
+                    with memory_explained(lambda: f"out of memory with {recipe.batch} pictures at a time; lower batch"):
+                        made = _reconstruct_set(codec, out / "sets" / chosen.name, folder, recipe.batch)
                 known = {"identity": identity} | made
                 facts.write_text(json.dumps(known))
-            except torch.OutOfMemoryError:
-                entry.problem = f"out of memory with {recipe.batch} pictures at a time; lower batch"
             except (BadInput, RuntimeError, ValueError, TypeError) as error:
                 entry.problem = str(error).splitlines()[0]
         if not entry.problem:

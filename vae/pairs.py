@@ -30,17 +30,20 @@ class Folders:
     """Reconstructions of nothing."""
     ignored: tuple[str, ...]
     """Files of the folder of originals that the suffix does not make pictures."""
+    not_entered: tuple[str, ...]
+    """Folders inside the folder of originals."""
 
 
 def pair_folders(targets: Path, outputs: Path) -> Folders:
     """Pairs by file name, sorted; one of another format pairs when nothing else has its name before the suffix.
 
-    Folders inside the folders are not looked at. Raises BadInput when a folder or every pair is missing.
+    Folders inside the folders are not looked into. Raises BadInput when a folder or every pair is missing.
     """
-    target_names, ignored = _pictures(targets)
-    output_names, _ = _pictures(outputs)
+    target_names, ignored, not_entered = _listed(targets)
+    output_names, _, _ = _listed(outputs)
     if not target_names:
-        raise BadInput(f"{targets}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        inside = f"; the {len(not_entered)} folders in it are not looked into, give one of them" if not_entered else ""
+        raise BadInput(f"{targets}: holds no pictures ({', '.join(sorted(SUFFIXES))}){inside}")
     free = set(output_names)
     chosen = {name: name for name in target_names if name in free}
     free -= set(chosen)
@@ -62,6 +65,7 @@ def pair_folders(targets: Path, outputs: Path) -> Folders:
         missing=tuple(_shown(name) for name in target_names if name not in chosen),
         extra=tuple(_shown(name) for name in sorted(free)),
         ignored=tuple(_shown(name) for name in ignored),
+        not_entered=tuple(_shown(name) for name in not_entered),
     )
 
 
@@ -70,11 +74,18 @@ def _shown(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _pictures(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the pictures, sorted, and of the other files."""
+def _listed(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Names of the pictures, of the other files and of the folders in it, each sorted.
+
+    Links that lead nowhere are listed: they have a reason why they cannot be opened.
+    """
     try:
-        files = sorted(path.name for path in folder.iterdir() if path.is_file())
+        inside = sorted(folder.iterdir())
     except OSError as error:
         raise BadInput(f"{folder}: no folder that can be listed ({error.strerror})") from error
-    pictures = [name for name in files if Path(name).suffix.lower() in SUFFIXES]
-    return pictures, [name for name in files if Path(name).suffix.lower() not in SUFFIXES]
+    files = [path for path in inside if path.is_file() or (path.is_symlink() and not path.exists())]
+    return (
+        [path.name for path in files if path.suffix.lower() in SUFFIXES],
+        [path.name for path in files if path.suffix.lower() not in SUFFIXES],
+        [path.name for path in inside if path.is_dir()],
+    )

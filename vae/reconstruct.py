@@ -11,6 +11,7 @@ from datagen.decode import SUFFIXES, ImageProblem, decode_image
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files
 from vae.batch import to_uint8, to_unit_range
+from vae.capacity import memory_explained
 from vae.model import GSCAutoencoder
 from vae.saved import load_model
 
@@ -59,11 +60,8 @@ def reconstruct_picture(model: GSCAutoencoder, image_HW3: npt.NDArray[np.uint8])
     f = model.compression
     padded_HW3 = np.pad(image_HW3, ((0, -height % f), (0, -width % f), (0, 0)), mode="edge")
     images = to_unit_range(padded_HW3[None]).to(model.device, model.dtype)
-    try:
+    tile = model.config.tile_latents
+    what = f"memory does not suffice for {width}x{height} px in tiles of {tile} cells: lower --tile (now {tile})"
+    with memory_explained(lambda: what):
         output = to_uint8(model(images).sample)[0, :height, :width]
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise BadInput(
-            f"memory does not suffice for {width}x{height} px in tiles of {model.config.tile_latents} cells: "
-            f"lower --tile (now {model.config.tile_latents})"
-        ) from error
     return np.ascontiguousarray(output)

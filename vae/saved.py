@@ -18,8 +18,11 @@ def load_model(folder: Path) -> GSCAutoencoder:
         raise BadInput(f"{folder}: holds no weights (a .safetensors file is missing)")
     try:
         kind = GSCAutoencoder.load_config(folder).get("_class_name")
-        if kind not in (None, GSCAutoencoder.__name__):
-            raise BadInput(f"{folder}: is an {kind}, not a GSC autoencoder")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise BadInput(f"{folder}: the model's config.json cannot be read ({error})") from error
+    if kind not in (None, GSCAutoencoder.__name__):
+        raise BadInput(f"{folder}: is an {kind}, not a GSC autoencoder")
+    try:
         model, found = GSCAutoencoder.from_pretrained(folder, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise BadInput(f"{folder}: the model cannot be read ({error})") from error

@@ -139,6 +139,7 @@ def _notes(folders: Folders, scores: list[PairScore], results: Mapping[str, Any]
         (folders.missing, "originals have no reconstruction and are left out"),
         (folders.extra, "reconstructions belong to no original and are left out"),
         (folders.ignored, "files beside the originals are no pictures by their suffix"),
+        (folders.not_entered, "folders beside the originals are not looked into"),
     ):
         if names:
             yield f"{len(names)} {what}: {_some(names)}"
@@ -230,6 +231,7 @@ def write_report(out: Path, report: Report, choice: ScoreChoice) -> None:
         "missing": report.folders.missing,
         "extra": report.folders.extra,
         "ignored": report.folders.ignored,
+        "not_entered": report.folders.not_entered,
         "left_out": [{"file": score.name, **score.left_out} for score in report.pairs if score.left_out],
     }
     _write_json(out / "report.json", whole)

@@ -11,6 +11,7 @@ from torch import nn
 
 from fonts_manifest.errors import BadInput
 from vae.batch import Batch, levels_to_unit_range
+from vae.capacity import memory_explained
 from vae.checkpoint import Trained
 from vae.distributed import Ranks, whole, without_exchange
 from vae.feed import StagedFeed
@@ -61,11 +62,9 @@ def train_step(run: Run, step: int, batch: Batch) -> dict[str, Any]:
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    try:
+    with memory_explained(lambda: _what_to_lower(run, step, batch)):
         names, terms_Tb = _send_back(run, step, batch)
         norm = whole(nn.utils.clip_grad_norm_(run.trainee.parameters(), recipe.optim.max_grad_norm))
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise BadInput(_what_to_lower(run, step, batch)) from error
     terms_TB = run.ranks.gather(terms_Tb)
     loss, grad_norm = float(terms_TB.sum(0).mean()), float(norm)
     accepted = run.guard.accepts(loss, grad_norm)
