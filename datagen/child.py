@@ -1,6 +1,5 @@
 """A process beside this one, for work that may crash inside a native library: its death is an exception here."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from fonts_manifest.apart import process_environment
 from fonts_manifest.errors import BadInput
 
 S = TypeVar("S")
@@ -59,11 +59,9 @@ class Child(Generic[S]):
 
     def _start(self) -> Connection:
         here, there = Pipe()
-        # More threads than one a process would only fight for the same CPUs.
-        environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         code = f"from datagen.child import _serve; _serve({there.fileno()})"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code], pass_fds=[there.fileno()], env=environment, stdin=subprocess.DEVNULL
+            [sys.executable, "-c", code], pass_fds=[there.fileno()], env=process_environment(), stdin=subprocess.DEVNULL
         )
         there.close()
         self._connection = here

@@ -9,7 +9,7 @@ from typing import Any, cast
 from datagen.decode import ImageProblem, decode_plainly
 from datagen.lines import Image, PageLine, Recognizer, check_image, library_order
 from datagen.ocr import open_recognizer
-from fonts_manifest.apart import Died, answers, serve
+from fonts_manifest.apart import Died, answers_in_groups, serve
 from fonts_manifest.errors import BadInput
 
 WORKER = "datagen.reading"
@@ -60,23 +60,16 @@ def read_files(
     Pixels are those of `decode_plainly`. Raises BadInput when the reader cannot be opened.
     """
     size = PAGES_AT_ONCE if choice.name == "torch" and choice.device != "cpu" else 1
-    groups = [list(range(start, min(start + size, len(paths)))) for start in range(0, len(paths), size)]
-    alone: list[int] = []
-    for again in (False, True):  # of a group whose process died every file is tried again by itself
-        members = [[number] for number in alone] if again else groups
-        tasks = [[str(paths[number]) for number in group] for group in members]
-        setup = dataclasses.asdict(choice)
-        for place, answer in answers(WORKER, setup, tasks, processes=processes, limit_s=limit_s or LIMIT_S):
-            if isinstance(answer, Died) and len(members[place]) > 1:
-                alone.extend(members[place])
-                continue
-            for index, number in enumerate(members[place]):
-                if isinstance(answer, Died):
-                    yield number, Died(f"the reader {answer.reason}")
-                elif isinstance(answer[index], str):
-                    yield number, Died(answer[index])
-                else:
-                    yield number, PageReading.from_dict(answer[index])
+    setup, tasks = dataclasses.asdict(choice), [str(path) for path in paths]
+    for number, answer in answers_in_groups(
+        WORKER, setup, tasks, size=size, processes=processes, limit_s=limit_s or LIMIT_S
+    ):
+        if isinstance(answer, Died):
+            yield number, Died(f"the reader {answer.reason}")
+        elif isinstance(answer, str):
+            yield number, Died(answer)
+        else:
+            yield number, PageReading.from_dict(answer)
 
 
 def read_pages(reader: Recognizer, images: Sequence[Image], choice: ReaderChoice) -> list[list[PageLine]]:

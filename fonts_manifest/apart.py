@@ -31,14 +31,18 @@ class Died:
     """By an exception of the worker's own code, whose traceback is on stderr."""
 
 
+def process_environment() -> dict[str, str]:
+    """For a process that imports what this one does. More threads than one each would only fight for the same CPUs."""
+    return {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+
 class _Worker:
     def __init__(self, module: str, setup: Any) -> None:
         self.process = subprocess.Popen(
             (sys.executable, "-m", module),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # More threads than one a process would only fight for the same CPUs.
-            env={"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=process_environment(),
             start_new_session=True,  # Ctrl-C is for us alone; the worker ends when its stdin does
         )
         self.questions, self.answers = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
@@ -112,6 +116,28 @@ def answers(
         finally:
             for key in list(selector.get_map().values()):
                 key.data.end()
+
+
+def answers_in_groups(
+    module: str, setup: Any, tasks: Sequence[Any], *, size: int, processes: int, limit_s: float
+) -> Iterator[tuple[int, Any]]:
+    """As `answers`, of a worker that takes up to `size` tasks at once and answers each in a list.
+
+    Of a group whose process died every task is tried again by itself. limit_s: for a group.
+    """
+    groups: list[Sequence[int]] = [range(len(tasks))[start : start + size] for start in range(0, len(tasks), size)]
+    while groups:
+        again: list[Sequence[int]] = []
+        asked = [[tasks[number] for number in group] for group in groups]
+        for place, answer in answers(module, setup, asked, processes=processes, limit_s=limit_s):
+            group = groups[place]
+            if not isinstance(answer, Died):
+                yield from zip(group, answer, strict=True)
+            elif len(group) == 1:
+                yield group[0], answer
+            else:
+                again += [[number] for number in group]
+        groups = again
 
 
 def _next(selector: selectors.BaseSelector) -> list[tuple[_Worker, bool]]:

@@ -81,6 +81,17 @@ def test_a_reader_that_cannot_start_ends_the_run_with_its_sentence(tmp_path: Pat
             score(tmp_path, "ned", reader=ReaderChoice(models=models))
 
 
+def test_a_page_that_kills_a_reader_costs_no_other_page_of_its_group(tmp_path: Path, fake_reader: Path) -> None:
+    texts = ["one", "two", "crash", "four"]
+    paths = [save(tmp_path / f"{text}.png", noise(0), text) for text in texts]
+    on_gpu = ReaderChoice(name="torch", device="cuda")  # the fake reader looks at neither, but is sent groups
+    found = dict(reading.read_files(paths, on_gpu))
+    assert found.pop(2) == Died("the reader ended the process (signal 11)")
+    assert {number: page.lines[0].text for number, page in found.items()} == {0: "one", 1: "two", 3: "four"}
+    read = [line.split("/")[1] for line in fake_reader.read_text().splitlines()]
+    assert read == [f"{text}.png" for text in ["one", "two", "crash", *texts]]
+
+
 def test_a_decoder_that_kills_its_process_costs_one_pair_of_its_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +103,7 @@ def test_a_decoder_that_kills_its_process_costs_one_pair_of_its_batch(
         for number, answer in answers(module, setup, tasks, **settings):
             yield number, Died("ended the process") if any("2.png" in t for t, _ in tasks[number]) else answer
 
-    monkeypatch.setattr("vae.pixels.answers", dying)
+    monkeypatch.setattr("fonts_manifest.apart.answers", dying)
     report = score(tmp_path)
     assert asked == [1, 4]
     assert [pair.left_out for pair in report.pairs] == [{}, {}, {"pixels": "comparing it ended the process"}, {}]

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from datagen.decode import ImageProblem, decode_plainly
-from fonts_manifest.apart import Died, answers, serve
+from fonts_manifest.apart import Died, answers_in_groups, serve
 from fonts_manifest.errors import BadInput
 from vae.fid import load_inception
 from vae.metrics import psnr_as_piq, ssim_as_piq
@@ -77,27 +77,16 @@ def score_pairs(
 
     Of a batch whose process died every pair is tried again alone. Raises BadInput for weights that cannot be read.
     """
-    alone: list[int] = []
-    for again in (False, True):
-        groups = [[index] for index in alone] if again else _batches(range(len(pairs)), batch)
-        tasks = [[(str(pairs[i].target), str(pairs[i].output)) for i in group] for group in groups]
-        for number, answer in answers(
-            "vae.pixels", dataclasses.asdict(choice), tasks, processes=processes, limit_s=limit_s
-        ):
-            if isinstance(answer, Died) and len(groups[number]) > 1:
-                alone.extend(groups[number])
-                continue
-            for place, index in enumerate(groups[number]):
-                if isinstance(answer, Died):
-                    yield index, Died(f"comparing it {answer.reason}")
-                elif isinstance(answer[place], str):
-                    yield index, Died(answer[place])
-                else:
-                    yield index, PixelScore.from_dict(answer[place])
-
-
-def _batches(indices: range, size: int) -> list[list[int]]:
-    return [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+    setup, tasks = dataclasses.asdict(choice), [(str(pair.target), str(pair.output)) for pair in pairs]
+    for number, answer in answers_in_groups(
+        "vae.pixels", setup, tasks, size=batch, processes=processes, limit_s=limit_s
+    ):
+        if isinstance(answer, Died):
+            yield number, Died(f"comparing it {answer.reason}")
+        elif isinstance(answer, str):
+            yield number, Died(answer)
+        else:
+            yield number, PixelScore.from_dict(answer)
 
 
 def _open(setup: dict[str, Any]) -> Callable[[list[tuple[str, str]]], list[Any]]:
