@@ -80,13 +80,7 @@ def decode_image(source: Path | str | bytes, max_pixels: int = MAX_PIXELS) -> np
     one is ignored, as browsers do); transparency is laid over white; grey, palette, bilevel and CMYK become RGB;
     16-bit grey is scaled by 255 / 65535 and 16-bit RGB loses its low bytes (Pillow). Raises ImageProblem.
     """
-    with _opened(source) as image:
-        if image.width * image.height > max_pixels:
-            raise ImageProblem("too_many_pixels", f"{image.width} x {image.height}, the limit is {max_pixels}")
-        # MPO: a JPEG with more pictures behind it (depth, gain map, second eye); the first is the photograph.
-        if image.format != "MPO" and getattr(image, "is_animated", False):
-            raise ImageProblem("several_pages" if image.format == "TIFF" else "animated")
-        image.load()
+    with _loaded(source, max_pixels) as image:
         return _to_srgb(image)
 
 
@@ -96,12 +90,7 @@ def decode_plainly(source: Path | str | bytes, max_pixels: int = MAX_PIXELS) -> 
     Transparency is dropped (what lies under it shows), EXIF's orientation and ICC profiles are ignored; each that
     changes something is named in the list. 16-bit grey is scaled, where Pillow would clip it. Raises ImageProblem.
     """
-    with _opened(source) as image:
-        if image.width * image.height > max_pixels:
-            raise ImageProblem("too_many_pixels", f"{image.width} x {image.height}, the limit is {max_pixels}")
-        if image.format != "MPO" and getattr(image, "is_animated", False):
-            raise ImageProblem("several_pages" if image.format == "TIFF" else "animated")
-        image.load()
+    with _loaded(source, max_pixels) as image:
         left_out = []
         if image.getexif().get(0x0112, 1) != 1:
             left_out.append("orientation ignored")
@@ -155,6 +144,19 @@ def _opened(source: Path | str | bytes) -> Iterator[Image.Image]:
             raise ImageProblem("too_many_pixels", str(error)) from error
         except _DECODER_ERRORS as error:
             raise ImageProblem("damaged", f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _loaded(source: Path | str | bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """As `_opened`, decoded: one picture, and of so many pixels at most."""
+    with _opened(source) as image:
+        if image.width * image.height > max_pixels:
+            raise ImageProblem("too_many_pixels", f"{image.width} x {image.height}, the limit is {max_pixels}")
+        # MPO: a JPEG with more pictures behind it (depth, gain map, second eye); the first is the photograph.
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            raise ImageProblem("several_pages" if image.format == "TIFF" else "animated")
+        image.load()
+        yield image
 
 
 def _read(source: Path | str | bytes) -> io.BytesIO:
