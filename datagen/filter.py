@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -37,6 +37,7 @@ from datagen.ingest import (
     real_row,
 )
 from datagen.ocr import open_recognizer
+from datagen.progress import ProgressReport, silent
 from datagen.recipes import library_versions
 from datagen.schema import SCHEMA, with_metadata
 from datagen.shards import ShardBuilder, read_table
@@ -108,17 +109,6 @@ class FilterReport:
     seconds: float
 
 
-class ProgressReport(Protocol):
-    """Told how far a run is."""
-
-    def __call__(self, stage: str, done: int, total: int, reasons: Mapping[str, int], /) -> None:
-        """stage: "score" or "write". done, total: pictures. reasons: rejected so far, in this start."""
-
-
-def _silent(stage: str, done: int, total: int, reasons: Mapping[str, int]) -> None:
-    """Says nothing."""
-
-
 def filter_corpus(
     config: FilterRecipe,
     recipe_hash: str,
@@ -128,7 +118,7 @@ def filter_corpus(
     workers: int | None = None,
     address: str | None = None,
     recipe_yaml: str = "",
-    progress: ProgressReport = _silent,
+    progress: ProgressReport = silent,
 ) -> FilterReport:
     """Look at every picture of `config.input` and write the run folder `out`, or go on with it.
 
