@@ -17,13 +17,13 @@ AHEAD = 6
 
 
 @functools.cache
-def linear_tables() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+def linear_tables() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
     """(256,) sRGB value -> linear light in 1/65535, and (65536,) back, rounded (IEC 61966-2-1)."""
     value = np.arange(256) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     light = np.arange(65536) / 65535
     encoded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(linear * 65535).astype(np.int64), np.rint(encoded * 255).astype(np.uint8)
+    return np.rint(linear * 65535).astype(np.uint32), np.rint(encoded * 255).astype(np.uint8)
 
 
 @njit(cache=True, nogil=True)
@@ -42,14 +42,15 @@ def mix(ground: np.uint8, ink: np.int32, share: np.int32) -> np.uint8:
 @njit(cache=True, nogil=True)
 def mix_linear(
     ground: np.uint8,
-    ink: np.int32,
+    light: np.uint32,
     share: np.int32,
-    to_linear: npt.NDArray[np.int64],
+    to_linear: npt.NDArray[np.uint32],
     from_linear: npt.NDArray[np.uint8],
 ) -> np.uint8:
-    """The same in linear light."""
-    below = to_linear[ground]
-    return from_linear[(below * 65536 + (to_linear[ink] - below) * share + 32768) >> 16]
+    """The same in linear light, which the ink is given in: `to_linear[ink]`. 32 bits hold it (65,535 * 65,536)."""
+    of_ink = np.uint32(share)
+    mixed = to_linear[ground] * (np.uint32(65536) - of_ink) + light * of_ink + np.uint32(32768)
+    return from_linear[np.uint32(mixed) >> np.uint32(16)]
 
 
 @njit(cache=True, nogil=True)
@@ -62,7 +63,7 @@ def draw_glyphs(
     line_inks: npt.NDArray[np.uint8],
     line_opacities: npt.NDArray[np.int32],
     linear: bool,
-    to_linear: npt.NDArray[np.int64],
+    to_linear: npt.NDArray[np.uint32],
     from_linear: npt.NDArray[np.uint8],
 ) -> None:
     """Lay every glyph over `image_HW3` (uint8 sRGB), in place, clipped at its edges (Porter-Duff "over").
@@ -93,6 +94,7 @@ def draw_glyphs(
         red = np.int32(line_inks[line, 0])
         green = np.int32(line_inks[line, 1])
         blue = np.int32(line_inks[line, 2])
+        light = (to_linear[red], to_linear[green], to_linear[blue])
         # Several pixels at a time, those beyond the glyph as they are, where such lie behind its last one.
         behind_bitmap = entries[entry, 0] + bottom * columns + MIXED <= len(pixels)
         several = not linear and behind_bitmap and 3 * ((y0 + bottom) * width + MIXED) <= len(flat)
@@ -111,14 +113,17 @@ def draw_glyphs(
                     continue
                 share = ink_share(coverage, opacity)
                 at = np.uint64(3 * (start + column))
+                below = (flat[at], flat[at + one], flat[at + two])
+                # All three are read before one is written: for all a compiler knows, the tables lie in the picture.
                 if linear:
-                    flat[at] = mix_linear(flat[at], red, share, to_linear, from_linear)
-                    flat[at + one] = mix_linear(flat[at + one], green, share, to_linear, from_linear)
-                    flat[at + two] = mix_linear(flat[at + two], blue, share, to_linear, from_linear)
+                    mixed = (
+                        mix_linear(below[0], light[0], share, to_linear, from_linear),
+                        mix_linear(below[1], light[1], share, to_linear, from_linear),
+                        mix_linear(below[2], light[2], share, to_linear, from_linear),
+                    )
                 else:
-                    flat[at] = mix(flat[at], red, share)
-                    flat[at + one] = mix(flat[at + one], green, share)
-                    flat[at + two] = mix(flat[at + two], blue, share)
+                    mixed = (mix(below[0], red, share), mix(below[1], green, share), mix(below[2], blue, share))
+                flat[at], flat[at + one], flat[at + two] = mixed
 
 
 @njit(cache=True, nogil=True)
@@ -131,7 +136,7 @@ def draw_glyphs_lcd(
     line_inks: npt.NDArray[np.uint8],
     line_opacities: npt.NDArray[np.int32],
     linear: bool,
-    to_linear: npt.NDArray[np.int64],
+    to_linear: npt.NDArray[np.uint32],
     from_linear: npt.NDArray[np.uint8],
     blue_first: bool,
 ) -> None:
@@ -155,7 +160,7 @@ def draw_glyphs_lcd(
                     below = image_HW3[y0 + row, x0 + column, channel]
                     if linear:
                         image_HW3[y0 + row, x0 + column, channel] = mix_linear(
-                            below, ink, share, to_linear, from_linear
+                            below, to_linear[ink], share, to_linear, from_linear
                         )
                     else:
                         image_HW3[y0 + row, x0 + column, channel] = mix(below, ink, share)

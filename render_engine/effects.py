@@ -10,7 +10,7 @@ from render_engine.compose import draw_glyphs, draw_glyphs_lcd
 from render_engine.shapes import draw_shapes
 from render_engine.spec import RGB, FilledBox, PhotoCrop, TextBlock
 
-Tables = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]
+Tables = tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]
 AROUND = tuple((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y)
 _START_PX, _END_PX, _BASELINE, _BLOCK = 2, 3, 4, 7
 

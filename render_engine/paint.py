@@ -145,7 +145,7 @@ def _signed_contrast(
     step: int,
     share: int,
     linear: bool,
-    to_linear: npt.NDArray[np.int64],
+    to_linear: npt.NDArray[np.uint32],
     from_linear: npt.NDArray[np.uint8],
     luminance: npt.NDArray[np.float64],
 ) -> float:
@@ -156,7 +156,7 @@ def _signed_contrast(
         weight = 0.2126 if channel == 0 else 0.7152 if channel == 1 else 0.0722
         value = _moved(asked[channel], target, step)
         if linear:
-            seen = mix_linear(np.uint8(ground[channel]), np.int32(value), share, to_linear, from_linear)
+            seen = mix_linear(np.uint8(ground[channel]), to_linear[value], share, to_linear, from_linear)
         else:
             seen = mix(np.uint8(ground[channel]), np.int32(value), share)
         ink_light += weight * luminance[seen]
@@ -173,7 +173,7 @@ def choose_inks(
     opacities: npt.NDArray[np.int64],
     floors: npt.NDArray[np.float64],
     linear: bool,
-    to_linear: npt.NDArray[np.int64],
+    to_linear: npt.NDArray[np.uint32],
     from_linear: npt.NDArray[np.uint8],
     luminance: npt.NDArray[np.float64],
     inks: npt.NDArray[np.uint8],
@@ -245,6 +245,6 @@ def choose_inks(
     return -1
 
 
-def tables() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+def tables() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
     """What `choose_inks` looks up: sRGB to linear integers, back, and relative luminance."""
     return (*linear_tables(), luminance_table())
