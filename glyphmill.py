@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
+import datagen.bench_cli
 import datagen.cli
+import datagen.recipes
 import fonts_manifest.cli
 import vae.cli
 from datagen.recipes import bundled_recipes, describe_recipe, find_recipe, load_recipe, recipe_kind
 from fonts_manifest.config import Config
 from fonts_manifest.errors import BadInput, run
 
-_FOLDERS = (datagen.cli.BUNDLED, vae.cli.BUNDLED)
+_FOLDERS = (datagen.recipes.BUNDLED, vae.cli.BUNDLED)
 
 app = typer.Typer(
     help="Draw text-rich pictures, filter real ones, train and judge the autoencoder that keeps them readable.",
@@ -24,7 +26,7 @@ recipes_app = typer.Typer(help="List the bundled recipes, or show one with the m
 app.add_typer(datagen.cli.app)
 app.add_typer(vae.cli.app)
 app.add_typer(fonts_manifest.cli.app, name="fonts", rich_help_panel="Around")
-app.add_typer(datagen.cli.bench_app, name="bench", rich_help_panel="Around")
+app.add_typer(datagen.bench_cli.bench_app, name="bench", rich_help_panel="Around")
 app.add_typer(recipes_app, name="recipes", rich_help_panel="Around")
 
 

@@ -1,94 +1,26 @@
 """The verbs of the data engine; `python -m datagen` and `glyphmill` both bind them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-import typer.core
+
+from datagen.options import (
+    AsJson,
+    ExecutorOption,
+    FirstUnlessNamed,
+    Out,
+    Overrides,
+    RayAddress,
+    Recipe,
+    Workers,
+    load_named,
+)
 
 if TYPE_CHECKING:
     from datagen.criteria import FilterRecipe
 
-BUNDLED = Path(__file__).parent / "bundled"
-
-Recipe = Annotated[str, typer.Argument(help="A bundled recipe's name (see `glyphmill recipes`), or a .yaml file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value: change a field of the recipe.")]
-Out = Annotated[
-    str,
-    typer.Option(help="Folder of the run, here, s3://... or gs://...; the same command goes on with what is in it."),
-]
-ExecutorOption = Annotated[Literal["serial", "ray"], typer.Option(help="ray: all cores or a cluster; serial: here.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Tasks at a time; all cores unless given.")]
-RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster, ray://HOST:PORT or HOST:PORT.")]
-
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-bench_app = typer.Typer(no_args_is_help=True, help="Measure on this machine, against others in the same run.")
-
-
-@bench_app.callback()
-def bench() -> None:
-    """Measure on this machine, against others in the same run."""
-
-
-@bench_app.command("render")
-def bench_render(
-    recipe: Recipe = "background",
-    overrides: Overrides = None,
-    pages: Annotated[int, typer.Option(min=8, help="Distinct pages of 512 px in the measured pass.")] = 400,
-    warm_up: Annotated[int, typer.Option(min=1, help="Pages whose glyphs are drawn before, at most.")] = 40_000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Draw distinct pages on one core: glyphs/s, rows/s, shares of the stages, Pillow and skia beside it."""
-    from datagen import bench as figures_of
-    from datagen.plan import GenerateRecipe
-    from datagen.recipes import find_recipe, load_recipe
-
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, overrides or [])
-    figures = figures_of.bench_render(loaded, pages=pages, warm_up_pages=warm_up)
-    typer.echo(figures_of.as_json(figures) if as_json else figures_of.as_text(figures))
-
-
-@bench_app.command("ocr")
-def bench_ocr(
-    recipe: Recipe = "mixed",
-    overrides: Overrides = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="A calibration.json of `judge calibrate`; made first unless given (minutes).")
-    ] = None,
-    pages: Annotated[int, typer.Option(min=2, help="Pages, all lines of which are read once.")] = 40,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Read pages by every back end, by full OCR and by the cascade, beside plain RapidOCR: lines/s, agreement, cost."""
-    from datagen import ocr_bench as figures_of
-    from datagen.plan import GenerateRecipe
-    from datagen.progress import show_progress
-    from datagen.recipes import find_recipe, load_recipe
-
-    changes = [*(overrides or []), *([f"judge.calibration={calibration}"] if calibration else [])]
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, changes)
-    with show_progress() as progress:
-        figures = figures_of.bench_ocr(loaded, pages=pages, progress=progress)
-    typer.echo(figures_of.as_json(figures) if as_json else figures_of.as_text(figures))
-
-
-@bench_app.command("scale")
-def bench_scale(
-    recipe: Recipe = "background",
-    overrides: Overrides = None,
-    workers: Annotated[int, typer.Option(min=2, help="Ray workers beside which one is measured.")] = 2,
-    shards: Annotated[int, typer.Option(min=1, help="Shards that each worker draws in a run.")] = 4,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each kind, turn about.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Draw shards in one process, on one Ray worker, as many on each of several: rows/s, CPU a row, driver memory."""
-    from datagen import scaling
-    from datagen.plan import GenerateRecipe
-    from datagen.recipes import find_recipe, load_recipe
-
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, overrides or [])
-    figures = scaling.bench_scale(loaded, workers=workers, shards=shards, repeats=repeats)
-    typer.echo(scaling.as_json(figures) if as_json else scaling.as_text(figures))
-
 
 judge_app = typer.Typer(no_args_is_help=True, help="The OCR judge of synthetic pages: docs/judge.md.")
 app.add_typer(judge_app, name="judge", rich_help_panel="Generate")
@@ -117,10 +49,8 @@ def judge_calibrate(
     from datagen.judge_report import describe_calibration, write_calibration_page
     from datagen.plan import GenerateRecipe
     from datagen.progress import show_progress
-    from datagen.recipes import find_recipe, load_recipe
 
-    changes = [*(overrides or []), *([f"judge.sample_pages={pages}"] if pages else [])]
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, changes)
+    loaded = load_named(recipe, GenerateRecipe, overrides, **{"judge.sample_pages": pages})
     with show_progress() as progress:
         calibration = calibrate_recipe(
             loaded, out, executor=executor, workers=workers, address=ray_address, progress=progress
@@ -145,11 +75,10 @@ def generate(
     from datagen import generate as engine
     from datagen.plan import GenerateRecipe
     from datagen.progress import ProgressReport, json_progress, show_progress
-    from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
+    from datagen.recipes import recipe_hash, recipe_to_yaml
 
     def run(progress: ProgressReport) -> engine.RunReport:
-        changes = [*(overrides or []), *([f"rows={rows}"] if rows else [])]
-        loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, changes)
+        loaded = load_named(recipe, GenerateRecipe, overrides, rows=rows)
         return engine.generate(
             loaded,
             recipe_hash(loaded),
@@ -186,9 +115,8 @@ def preview(
     """Show what a recipe draws as one contact sheet, in seconds, without Ray and without OCR."""
     from datagen import preview as sheet
     from datagen.plan import GenerateRecipe
-    from datagen.recipes import find_recipe, load_recipe
 
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), GenerateRecipe, overrides or [])
+    loaded = load_named(recipe, GenerateRecipe, overrides)
     sheet.write_preview(loaded, n, out, boxes=boxes)
     typer.echo(str(out))
 
@@ -225,7 +153,7 @@ def simulate(
     zombies: Annotated[float, typer.Option(min=0, max=1, help="Share of lost workers that still write.")] = 0.1,
     poisoned: Annotated[float, typer.Option(min=0, max=1, help="Share of shards with a row that crashes.")] = 1e-4,
     seed: Annotated[int, typer.Option(min=0, help="Start of all randomness.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate a large run with failures: time, lost work, requests; nothing may be lost or doubled."""
     import json
@@ -257,17 +185,8 @@ def page_of(run: str, name: str) -> Path:
     return Path(name) if "://" in run else Path(run) / name
 
 
-class _FilterGroup(typer.core.TyperGroup):
-    """`filter RECIPE ...` is short for `filter run RECIPE ...`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 filter_app = typer.Typer(
-    cls=_FilterGroup,
+    cls=FirstUnlessNamed,
     no_args_is_help=True,
     help="Sort real pictures and PDF pages by character density and quality: `filter RECIPE` runs a recipe.",
 )
@@ -285,9 +204,8 @@ def filter_run(
 ) -> None:
     """Keep what passes a recipe's rules; `filter RECIPE` is short for it. Run again to go on after a stop."""
     from datagen.criteria import FilterRecipe
-    from datagen.recipes import find_recipe, load_recipe
 
-    loaded = load_recipe(find_recipe(recipe, [BUNDLED]), FilterRecipe, overrides or [])
+    loaded = load_named(recipe, FilterRecipe, overrides)
     _filter_corpus(loaded, out, executor, workers, ray_address)
 
 
@@ -348,7 +266,7 @@ def filter_score_labels(
     positive: Annotated[list[str] | None, typer.Option(help="Labels with enough text; may be repeated.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Whose rules to try; the default rules unless given.")] = None,
     degrade: Annotated[bool, typer.Option(help="Damage every undamaged picture too, in seven ways.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a labelled set of yours: does density follow the labels, which score tells which damage?"""
     import json
@@ -356,11 +274,10 @@ def filter_score_labels(
 
     from datagen.criteria import FilterRecipe
     from datagen.progress import show_progress
-    from datagen.recipes import find_recipe, load_recipe
     from datagen.score_labels import describe_figures, labels_recipe, read_labels, score_labels
 
     folder, wanted = pictures or labels.parent, positive or ["medium", "dense"]
-    tried = load_recipe(find_recipe(recipe, [BUNDLED]), FilterRecipe) if recipe else labels_recipe(folder)
+    tried = load_named(recipe, FilterRecipe) if recipe else labels_recipe(folder)
     with show_progress() as progress:
         figures = score_labels(
             read_labels(labels),

@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -23,12 +22,10 @@ from datagen.commit import COMMITS, committed_shards, finish_run, start_run
 from datagen.generate import CRASHES, MAX_ATTEMPTS, make_shard, row_or_crash
 from datagen.line_columns import line_array
 from datagen.plan import FONTS, TEXTS, Address, GeneratePlan, GenerateRecipe, describe_run, make_plan, read_fonts
-from datagen.recipes import find_recipe, load_recipe, recipe_hash, recipe_to_yaml
+from datagen.recipes import BUNDLED, find_recipe, load_recipe, recipe_hash, recipe_to_yaml
 from datagen.rows import draw_row, judged_page, row_id_of
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
-
-BUNDLED = Path(__file__).parent / "bundled"
 
 ROWS = "_tee"
 """Folder of a run with rows whose shard is not together."""

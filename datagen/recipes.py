@@ -22,6 +22,9 @@ R = TypeVar("R", bound=Config)
 
 _MAX_RECIPE_BYTES = 1 << 20
 
+BUNDLED = Path(__file__).parent / "bundled"
+"""The recipes of the data engine."""
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice (YAML 1.2, section 3.2.1.3); SafeLoader takes the last silently."""

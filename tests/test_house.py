@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import datagen.cli
+import datagen.recipes
 import glyphmill
 import vae.cli
 from datagen import storage
@@ -18,7 +19,7 @@ from datagen.recipes import bundled_recipes, load_recipe, recipe_hash, recipe_ki
 from fonts_manifest.errors import run
 
 ROOT = Path(__file__).parents[1]
-BUNDLED = [(folder, name) for folder in (datagen.cli.BUNDLED, vae.cli.BUNDLED) for name in bundled_recipes(folder)]
+BUNDLED = [(folder, name) for folder in (datagen.recipes.BUNDLED, vae.cli.BUNDLED) for name in bundled_recipes(folder)]
 
 
 def glyphmill_fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:

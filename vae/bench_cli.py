@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from datagen.options import AsJson
 from fonts_manifest.errors import BadInput
 
 
@@ -13,7 +14,7 @@ def bench_eval(
     gt: Annotated[Path, typer.Option(help="Folder of originals.")],
     recon: Annotated[Path, typer.Option(help="Folder of reconstructions.")],
     pairs: Annotated[int, typer.Option(min=1, help="How many pairs are read.")] = 4,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Reading for NED: CPU seconds a page of `eval` and `eval --fast` against the public benchmark's loop."""
     from vae import score_bench
@@ -27,7 +28,7 @@ def bench_load(
     crop_px: Annotated[int, typer.Option(min=1, help="Side of the crops.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a batch.")] = 16,
     pictures: Annotated[int, typer.Option(min=1, help="At most; best an epoch, as row groups are read whole.")] = 4096,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Feed training from Parquet on one core: decoded images/s, beside decoding the same files and nothing else."""
     from tempfile import TemporaryDirectory
@@ -49,7 +50,7 @@ def bench_vae(
         bool | None, typer.Option(help="Ours as compiled by torch.compile too; on a GPU unless said otherwise.")
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: CUDA when there is one.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Encode, decode and train: images/s beside FLUX's autoencoder, DC-AE and our own plain form, in one run."""
     from dataclasses import replace

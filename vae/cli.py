@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from datagen.cli import bench_app
+from datagen.bench_cli import bench_app
+from datagen.options import FirstUnlessNamed, Overrides, Recipe
 from vae.bench_cli import bench_eval, bench_load, bench_vae
-from vae.model_cli import FirstUnlessNamed, model_app
+from vae.model_cli import model_app
 
 if TYPE_CHECKING:
     from datagen.recipes import R
     from vae.tokenbench import BuildReport
 
 BUNDLED = Path(__file__).parent / "bundled"
-
-Recipe = Annotated[str, typer.Argument(help="A bundled recipe's name (see `glyphmill recipes`), or a .yaml file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key.sub=value: change a field of the recipe.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 tokenbench_app = typer.Typer(

@@ -95,10 +95,9 @@ def _one_thread() -> Iterator[None]:
 
 def drawn_run(out: Path, side_px: int, pictures: int) -> Path:
     """A finished run of pages of that size, text over photographs, for want of another. Nothing is judged."""
-    from datagen.cli import BUNDLED
     from datagen.generate import generate
     from datagen.plan import GenerateRecipe, KeepAll
-    from datagen.recipes import find_recipe, load_recipe
+    from datagen.recipes import BUNDLED, find_recipe, load_recipe
 
     changes = [f"rows={pictures}", f"rows_per_shard={pictures}", f"pages.page_sizes_px=[[{side_px}, {side_px}]]"]
     recipe = load_recipe(find_recipe("background", [BUNDLED]), GenerateRecipe, changes)

@@ -2,20 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-
-class FirstUnlessNamed(TyperGroup):
-    """Words that name no command are those of the first: `train RECIPE` is `train run RECIPE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the first command's name before words that name none."""
-        named = bool(args) and (args[0] in self.commands or args[0] == "--help")
-        return super().parse_args(ctx, args if named or not args else [next(iter(self.commands)), *args])
-
+from datagen.options import AsJson, FirstUnlessNamed
 
 model_app = typer.Typer(
     cls=FirstUnlessNamed,
@@ -31,7 +22,7 @@ def model_describe(
         str | None, typer.Option(help="Pictures to measure the bare skip on; the demo's photographs unless given.")
     ] = None,
     basis: Annotated[Path | None, typer.Option(help="A file of `model fit-basis`: the PCA that is measured.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Parameters, operations, memory, receptive field, and what its skip keeps without the network."""
     from vae.facts import describe_model

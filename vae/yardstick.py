@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import datagen
 from datagen.decode import SUFFIXES, ImageProblem, decode_image
 from datagen.plan import GenerateRecipe
-from datagen.recipes import find_recipe, load_recipe
+from datagen.recipes import BUNDLED, find_recipe, load_recipe
 from fonts_manifest.errors import BadInput
 from fonts_manifest.places import find_files, resolve_place
 from vae.basis import BasisFacts, load_basis
@@ -25,8 +24,6 @@ from vae.source import SourceConfig
 
 Picture = npt.NDArray[np.uint8]
 """(H, W, 3) sRGB."""
-
-BUNDLED = Path(datagen.__file__).parent / "bundled"
 
 SQUARE_CELLS = 4
 """Cells are taken in squares of so many a side."""
