@@ -1,4 +1,4 @@
-"""`glyphmill bench render|ocr|scale`: the verbs that measure drawing, reading and the engine; `glyphmill` binds them."""
+"""`glyphmill bench render|ocr|scale`: the verbs that measure the data engine; `glyphmill` binds them."""
 
 from pathlib import Path
 from typing import Annotated
