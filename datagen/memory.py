@@ -4,10 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import msgspec
-import pyarrow as pa
 
 from datagen.commit import COMMITS, CommitRecord
-from datagen.storage import Folder
+from datagen.storage import Data, Folder
 from fonts_manifest.errors import BadInput
 
 _LIST_PAGE = 1000
@@ -78,7 +77,7 @@ class MemoryFolder(Folder):
         except KeyError:
             raise BadInput(f"{self.describe(path)}: no such file") from None
 
-    def publish(self, path: str, data: bytes | pa.Buffer) -> None:
+    def publish(self, path: str, data: Data) -> None:
         """As in the base class."""
         self.before("PUT", path)
         self.store.requests["PUT"] += 1

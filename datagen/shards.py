@@ -1,4 +1,4 @@
-"""Rows -> one Parquet file, built whole in memory, checked, and only then published.
+"""Rows -> one Parquet file, built whole in a file without a name, checked, and only then published.
 
 Equal rows give equal bytes with one version of pyarrow (the file names its writer), so the SHA-256 of a file tests
 determinism; the digest of the pixels holds across versions.
@@ -19,6 +19,7 @@ from pyarrow import parquet as pq
 from datagen.heap import leave_pandas_out
 from datagen.line_columns import DrawnLines, line_array
 from datagen.schema import SCHEMA
+from datagen.spool import Spool
 
 ROW_GROUP_BYTES = 12 << 20
 """Image bytes after which a row group is closed: a random row costs 0.7 ms at 5 MB, 3.5 at 21, 9.5 at 84."""
@@ -40,9 +41,9 @@ class RowGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """A finished Parquet file in memory."""
+    """A finished Parquet file that has no name yet."""
 
-    data: pa.Buffer
+    data: Spool | pa.Buffer
     rows: int
     sha256: str
     """Of the file."""
@@ -54,8 +55,9 @@ class Shard:
 class ShardBuilder:
     """Collects rows and makes a `Shard` of them.
 
-    Writes to memory only: leaving `pq.ParquetWriter` by an exception *finishes* the file, and on a disk a valid,
-    truncated shard would stand at the final name (300 of 1,000 rows, when tried).
+    Memory holds a row group of it, whatever the shard's size; the rest lies in a `Spool`. Never at the final name:
+    leaving `pq.ParquetWriter` by an exception *finishes* the file, and a valid, truncated shard would stand there (300
+    of 1,000 rows, when tried). Everything but the constructor may raise BadInput: the disk of temporary files is full.
     """
 
     def __init__(self, schema: pa.Schema = SCHEMA, row_group_bytes: int = ROW_GROUP_BYTES) -> None:
@@ -63,10 +65,10 @@ class ShardBuilder:
         leave_pandas_out()
         self._schema = schema
         self._row_group_bytes = row_group_bytes
-        self._sink = _Sink()
+        self._spool = Spool()
         leaves = _leaves(schema)
         self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._sink, mode="w"),
+            pa.PythonFile(self._spool, mode="w"),
             schema,
             compression={leaf: "NONE" if leaf == "image.bytes" else "ZSTD" for leaf in leaves},
             use_dictionary=[leaf for leaf in leaves if leaf not in _UNIQUE],
@@ -103,8 +105,7 @@ class ShardBuilder:
         """Close the file, open it again and count. Raises RuntimeError when it does not hold what was added."""
         self._flush()
         self._writer.close()
-        data = pa.py_buffer(self._sink.data)
-        metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
+        metadata = pq.read_metadata(self._spool.file)
         if metadata.num_rows != self._rows:
             raise RuntimeError(f"the finished shard holds {metadata.num_rows} rows, {self._rows} were added")
         groups = []
@@ -118,9 +119,9 @@ class ShardBuilder:
             size = sum(column.total_compressed_size for column in columns)
             groups.append(RowGroup(rows=group.num_rows, offset=offset, size=size))
         return Shard(
-            data=data,
+            data=self._spool,
             rows=self._rows,
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=self._spool.sha256,
             pixels_sha256=self._pixels.hexdigest(),
             row_groups=tuple(groups),
         )
@@ -188,30 +189,6 @@ class _Images:
         return pa.StructArray.from_arrays([files, paths], fields=list(kind), mask=pa.array(without_image))
 
 
-class _Sink:
-    """A file in memory that grows where it lies: Arrow's own doubles and copies, and touches three times the memory."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.closed = False
-
-    def write(self, data: bytes) -> int:
-        """Append."""
-        self.data += data
-        return len(data)
-
-    def tell(self) -> int:
-        """Bytes written."""
-        return len(self.data)
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-    def close(self) -> None:
-        """Nothing comes any more."""
-        self.closed = True
-
-
 def _lists(values: Sequence[Any], kind: pa.ListType) -> pa.ListArray:
     """A list for each value: `DrawnLines`, dicts, or None."""
     arrays = []
@@ -225,7 +202,7 @@ def _lists(values: Sequence[Any], kind: pa.ListType) -> pa.ListArray:
 
 
 def build_shard(rows: Iterable[Mapping[str, Any]], schema: pa.Schema = SCHEMA) -> Shard:
-    """`rows` as one finished Parquet file in memory."""
+    """`rows` as one finished Parquet file."""
     builder = ShardBuilder(schema)
     for row in rows:
         builder.add(row)

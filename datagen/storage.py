@@ -1,5 +1,6 @@
 """One door to the disk and to object stores: a folder whose files appear whole or not at all."""
 
+import ctypes
 import errno
 import os
 import urllib.parse
@@ -9,12 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 import pyarrow as pa
 from pyarrow import fs
 
+from datagen.spool import Spool
 from fonts_manifest.errors import BadInput
 
+Data: TypeAlias = bytes | pa.Buffer | Spool
+"""What can be published."""
 TEMPORARY = ".part-"
 """Prefix of files that are being written; nobody but `gc` looks at them."""
 
@@ -29,6 +34,8 @@ _SETTINGS = {
     # The library's own limit is 15 minutes of silence before it says that nobody answers.
     "gs": "retry_limit_seconds=60",
 }
+_PARTS_IN_FLIGHT = 4
+"""Chunks of a spool that wait for their upload in memory, at most."""
 _CREDENTIALS = {
     "s3": "; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
     "gs": "; set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`",
@@ -126,21 +133,18 @@ class Folder:
         with file:
             yield file
 
-    def publish(self, path: str, data: bytes | pa.Buffer) -> None:
+    def publish(self, path: str, data: Data) -> None:
         """Put `data` at `path`: readers see all of it or nothing (or what stood there before), after a power cut too.
 
         Here: a temporary file beside it, fsync, `os.replace`, fsync of the folder. In an object store: one object.
-        Raises BadInput when the disk is full or the place cannot be written; nothing half-written is left then.
+        A `Spool` is never in memory as a whole. Raises BadInput when the disk is full or the place cannot be written;
+        nothing half-written is left then.
         """
         with self._clear_errors(path):
             if self.local is not None:
                 _publish_here(Path(self._full(path)), data)
-                return
-            stream = self._opened[0].open_output_stream(self._full(path), compression=None)
-            # Not `with`: leaving it by an exception would close the stream, and closing is what publishes the object.
-            # One `write`: when a part of it fails, the stream remembers and its last breath publishes nothing.
-            stream.write(data)
-            stream.close()
+            else:
+                _upload(self._opened[0].open_output_stream(self._full(path), compression=None), data)
 
     def delete(self, path: str, *, missing_ok: bool = False) -> None:
         """Remove a file. Raises BadInput when that fails."""
@@ -191,12 +195,33 @@ def _first(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _publish_here(target: Path, data: bytes | pa.Buffer) -> None:
+def _chunks(data: Data) -> Iterator[bytes | pa.Buffer]:
+    return data.chunks() if isinstance(data, Spool) else iter((data,))
+
+
+def _upload(stream: pa.NativeFile, data: Data) -> None:
+    """Write and close the stream: closing is what publishes the object."""
+    try:
+        for number, chunk in enumerate(_chunks(data), start=1):
+            stream.write(chunk)
+            # The stream takes all it is given and sends it behind our back: on a slow line it would hold a whole shard.
+            if number % _PARTS_IN_FLIGHT == 0:
+                stream.flush()
+        stream.close()
+    except BaseException:
+        # Left alone, the stream would close itself with its last reference and publish what it was given so far. It can
+        # be told neither to stop nor that something failed between two chunks, so its last reference never goes.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
+        raise
+
+
+def _publish_here(target: Path, data: Data) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            for chunk in _chunks(data):
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

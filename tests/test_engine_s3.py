@@ -1,7 +1,11 @@
 """Runs in object stores, on a real S3 endpoint: whole objects or none, few requests, one sentence when it fails."""
 
 import gc
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +20,12 @@ from datagen.generate import generate
 from datagen.ingest import IngestConfig, RealPlace
 from datagen.plan import KeepAll
 from datagen.recipes import recipe_hash
+from datagen.spool import CHUNK_BYTES, Spool
 from datagen.storage import Folder
 from datagen.verify import verify_run
 from fonts_manifest.errors import BadInput
 
-PART = 10 << 20
+PART = CHUNK_BYTES
 """Bytes that pyarrow uploads at a time."""
 
 
@@ -67,9 +72,18 @@ def test_one_listing_of_2500_records_is_three_answers(store: S3Server) -> None:
     assert store.counts.keys() <= {"LIST", "HEAD", "GET"}  # is run.json there, what does it say
 
 
+def _spooled(size: int) -> Spool:
+    spool = Spool()
+    spool.write(bytes(size))
+    return spool
+
+
+@pytest.mark.parametrize("kind", [bytes, _spooled])
 @pytest.mark.parametrize("refused", ["part", "last part", "completion"])
-def test_an_upload_that_fails_half_way_leaves_no_object(store: S3Server, refused: str) -> None:
-    folder = Folder(store.place(f"half/{refused.replace(' ', '-')}"))
+def test_an_upload_that_fails_half_way_leaves_no_object(
+    store: S3Server, refused: str, kind: Callable[[int], bytes | Spool]
+) -> None:
+    folder = Folder(store.place(f"half/{kind.__name__}/{refused.replace(' ', '-')}"))
 
     def refuse(method: str, path: str, query: dict[str, list[str]]) -> bool:
         if refused == "completion":
@@ -80,11 +94,79 @@ def test_an_upload_that_fails_half_way_leaves_no_object(store: S3Server, refused
     store.refuse = refuse
     for path in ("shard", "before"):
         with pytest.raises(BadInput, match="may not be read or written with the credentials at hand"):
-            folder.publish(path, bytes(2 * PART + 5))
+            folder.publish(path, kind(2 * PART + 5))
         gc.collect()  # a stream that is thrown away closes itself
     store.refuse = None
     assert folder.names(".") == ["before"]
     assert folder.read("before") == b"what stood there"
+
+
+INTERRUPTED = """
+import gc, itertools, sys
+from datagen.spool import Spool
+from datagen.storage import Folder
+
+class Interrupted(Spool):
+    def __init__(self, chunks):
+        super().__init__()
+        self.write(bytes(25 << 20))
+        self.number = chunks
+
+    def chunks(self):
+        yield from itertools.islice(super().chunks(), self.number)
+        raise KeyboardInterrupt
+
+for number in range(4):
+    for path in ("before", f"shard {number}"):
+        try:
+            Folder(sys.argv[1]).publish(path, Interrupted(number))
+        except KeyboardInterrupt:
+            gc.collect()
+print(sorted(Folder(sys.argv[1]).names(".")))
+"""
+
+
+def test_an_upload_that_is_interrupted_between_two_chunks_leaves_no_object_nor_does_the_end_of_its_process(
+    store: S3Server,
+) -> None:
+    # In a process of its own: a stream that closes itself waits for the server, which could not answer in this one.
+    folder = Folder(store.place("interrupted"))
+    folder.publish("before", b"what stood there")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", INTERRUPTED, folder.place]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == "['before']\n"
+    assert store.counts["POST"] > 0  # more than nothing was sent
+    assert folder.names(".") == ["before"]
+    assert folder.read("before") == b"what stood there"
+
+
+def test_a_slow_line_holds_no_more_than_some_chunks_back(store: S3Server) -> None:
+    # The stream would take all chunks at once; here each is sent before the fifth after it is read.
+    sent: list[int] = []
+    read: list[tuple[int, int]] = []
+    all_read = threading.Event()
+
+    class Watched(Spool):
+        def chunks(self) -> Iterator[bytes]:
+            for number, chunk in enumerate(super().chunks()):
+                read.append((number, len(sent)))
+                if number == 5:
+                    all_read.set()
+                yield chunk
+
+    def late(method: str, path: str, query: dict[str, list[str]]) -> bool:
+        if "partNumber" in query:
+            all_read.wait(0.8)
+            sent.append(1)
+        return False
+
+    spool = Watched()
+    spool.write(bytes(6 * PART))
+    store.refuse = late
+    Folder(store.place("slow")).publish("shard", spool)
+    assert len(sent) == 6
+    assert max(number - done for number, done in read) <= 4
 
 
 def test_a_run_in_s3_holds_the_bytes_of_a_run_on_disk(store: S3Server, folder: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_noise_is_no_page(noise: bytes, offset: int, values: int) -> None:
 
 def test_the_pictures_of_our_own_shards_are_read_in_place() -> None:
     rows = [{"image": {"bytes": bytes([n]) * (9 + n), "path": None}, "row_id": f"r{n}"} for n in range(20)]
-    data = build_shard(rows).data.to_pybytes()
+    data = bytes(build_shard(rows).data)
     places = plain_values(memoryview(data), *chunk_of(data, 0, "image.bytes"))
     assert places is not None
     assert [data[start:end] for start, end in places] == [row["image"]["bytes"] for row in rows]  # type: ignore[index]
@@ -90,7 +90,7 @@ def plain(compressed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = pq.read_table(compressed / "data/00000000.parquet").to_pylist()
     folder = tmp_path_factory.mktemp("plain")
     (folder / "data").mkdir()
-    (folder / "data/00000000.parquet").write_bytes(build_shard(rows).data.to_pybytes())
+    (folder / "data/00000000.parquet").write_bytes(bytes(build_shard(rows).data))
     pq.write_table(pq.read_table(compressed / "manifest.parquet"), folder / "manifest.parquet")
     return folder
 
