@@ -102,6 +102,8 @@ def test_codecs_are_scored_and_a_missing_one_has_its_reason(photographs: Path, t
     assert rows[2]["PSNR"] == ""
     markdown = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
     assert markdown.count("LPIPS is null") == 1
+    assert "\n- 1 pictures of the set cannot be opened and are left out: broken (not_an_image)\n" in markdown
+    assert [row["Left out"][:1] for row in rows] == ["1", "1", entries[2].problem[:1]]
     page = write_leaderboard_page(entries, recipe, tmp_path).read_text(encoding="utf-8")
     assert page.count("<figure>") == 2 * 3, "two originals, each beside two reconstructions"
     assert "FLUX on small: FLUX" in page

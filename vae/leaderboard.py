@@ -49,7 +49,7 @@ from vae.codecs import (
 )
 from vae.pixels import PixelChoice
 from vae.score import choose_second, find_weights, score_folders
-from vae.scorecard import Report, ScoreChoice
+from vae.scorecard import Report, ScoreChoice, shortened
 
 
 class SetConfig(Config):
@@ -107,6 +107,8 @@ class Entry:
     images_per_s: float | None = None
     """Encoded and decoded on `device`, without files; None for pictures and programs from elsewhere."""
     report: Report | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Pictures of the set that could not be opened, with why: no codec has seen them."""
     problem: str = ""
     """Why there are no figures."""
 
@@ -141,6 +143,11 @@ def _set_record(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.made-from")
 
 
+def _unreadable_record(folder: Path) -> Path:
+    """Pictures of a set that could not be opened, with why."""
+    return folder.with_name(f"{folder.name}.unreadable")
+
+
 def _labels_of(chosen: SetConfig) -> Path | None:
     """Language and category of the pictures, where a list lies beside their folder."""
     place = Path(chosen.place)
@@ -149,16 +156,23 @@ def _labels_of(chosen: SetConfig) -> Path | None:
 
 
 def write_set(chosen: SetConfig, folder: Path) -> None:
-    """The originals as PNG files of one size. Raises BadInput when there is none or sizes differ."""
-    done = _set_record(folder)
+    """The originals as PNG files of one size, beside them which ones could not be opened.
+
+    Raises BadInput when there is none or sizes differ.
+    """
+    done, record = _set_record(folder), _unreadable_record(folder)
     identity = json.dumps([chosen.model_dump(mode="json")], sort_keys=True)
-    if done.is_file() and done.read_text() == identity:
+    if done.is_file() and done.read_text() == identity and record.is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.png"):
         stale.unlink()
     shapes: dict[tuple[int, ...], str] = {}
+    unreadable: dict[str, str] = {}
     for name, image_HW3 in _pictures_of(chosen):
+        if isinstance(image_HW3, ImageProblem):
+            unreadable[name.encode("utf-8", "backslashreplace").decode()] = str(image_HW3)
+            continue
         picture_HW3 = _cut(image_HW3, chosen.size_px)
         shapes.setdefault(picture_HW3.shape, name)
         if (folder / f"{name}.png").is_file():
@@ -169,11 +183,12 @@ def write_set(chosen: SetConfig, folder: Path) -> None:
         (folder / f"{name}.png").write_bytes(encode_png(picture_HW3))
     if not shapes:
         raise BadInput(f"{chosen.place}: no picture that can be used for the set {chosen.name}")
+    record.write_text(json.dumps(unreadable, ensure_ascii=False), encoding="utf-8")
     done.write_text(identity)
 
 
-def _pictures_of(chosen: SetConfig) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-    """(name, pixels) in the order of the names; what does not decode is passed over."""
+def _pictures_of(chosen: SetConfig) -> Iterator[tuple[str, npt.NDArray[np.uint8] | ImageProblem]]:
+    """(name, pixels, or why there are none) in the order of the names."""
     files = find_files([chosen.place], SUFFIXES)
     found: Iterator[tuple[str, bytes | Path]] = ((path.stem, path) for path in files)
     if not files:
@@ -181,10 +196,10 @@ def _pictures_of(chosen: SetConfig) -> Iterator[tuple[str, npt.NDArray[np.uint8]
     count = 0
     for name, data in found:
         try:
-            image_HW3 = decode_image(data)
-        except ImageProblem:
+            yield name, decode_image(data)
+        except ImageProblem as problem:
+            yield name, problem
             continue
-        yield name, image_HW3
         count += 1
         if count == chosen.limit:
             return
@@ -198,9 +213,7 @@ def _parquet_rows(files: Sequence[Path]) -> Iterator[tuple[str, bytes | Path]]:
             raise BadInput(f"{path}: has no column `image`")
         for batch in table.iter_batches(batch_size=16, columns=["image"]):
             for image in batch.column(0).to_pylist():
-                data = image["bytes"] if isinstance(image, dict) else image
-                if data:
-                    yield f"{number:06d}", data
+                yield f"{number:06d}", (image["bytes"] if isinstance(image, dict) else image) or b""
                 number += 1
 
 
@@ -220,7 +233,8 @@ def _reconstruct_all(config: CodecConfig, recipe: LeaderboardRecipe, out: Path) 
     """One codec on every set; opened at the first set that is not yet done."""
     codec: Codec | None = None
     for chosen in recipe.sets:
-        entry = Entry(codec=config.name, set_name=chosen.name)
+        unreadable = _unreadable_record(out / "sets" / chosen.name)
+        entry = Entry(codec=config.name, set_name=chosen.name, unreadable=json.loads(unreadable.read_text("utf-8")))
         if isinstance(config, FolderCodec):
             if not (config.path / chosen.name).is_dir():
                 entry.problem = f"{config.path / chosen.name}: no such folder"
@@ -339,7 +353,7 @@ def cells(entry: Entry) -> list[str]:
     results = report.results
     digits = {"PSNR": 2, "SSIM": 4, "LPIPS": 4, "FID": 3, "NED": 4, "NED_mended": 4, "NED_second": 4}
     figures = [number(results.get(name), places) for name, places in digits.items()]
-    left_out = sum(bool(pair.left_out) for pair in report.pairs) + len(report.folders.missing)
+    left_out = sum(bool(pair.left_out) for pair in report.pairs) + len(report.folders.missing) + len(entry.unreadable)
     return [*row, str(results["num_samples"]), *figures, str(left_out) if left_out else ""]
 
 
@@ -347,7 +361,9 @@ def notes(entries: Sequence[Entry]) -> list[str]:
     """What the figures do not say, each sentence once, with the codecs and sets that it is about."""
     about: dict[str, list[str]] = {}
     for entry in entries:
-        for note in entry.report.notes if entry.report else ():
+        lost = [f"{name} ({why})" for name, why in entry.unreadable.items()]
+        own = [f"{len(lost)} pictures of the set cannot be opened and are left out: {shortened(lost)}"] if lost else []
+        for note in [*own, *entry.report.notes] if entry.report else ():
             about.setdefault(note, []).append(f"{entry.codec} on {entry.set_name}")
     every = sum(entry.report is not None for entry in entries)
     return [note if len(where) == every else f"{', '.join(where)}: {note}" for note, where in about.items()]

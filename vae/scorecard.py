@@ -142,14 +142,14 @@ def _notes(folders: Folders, scores: list[PairScore], results: Mapping[str, Any]
         (folders.not_entered, "folders beside the originals are not looked into"),
     ):
         if names:
-            yield f"{len(names)} {what}: {_some(names)}"
+            yield f"{len(names)} {what}: {shortened(names)}"
     for part, metrics in (("pixels", "PSNR, SSIM, LPIPS and FID"), ("ned", "NED"), ("ned_second", "NED_second")):
         reasons: dict[str, list[str]] = {}
         for score in scores:
             if part in score.left_out:
                 reasons.setdefault(score.left_out[part], []).append(score.name)
         for reason, members in sorted(reasons.items(), key=lambda entry: -len(entry[1]))[:20]:
-            yield f"{len(members)} of {len(scores)} pairs have no {metrics}: {reason}: {_some(members)}"
+            yield f"{len(members)} of {len(scores)} pairs have no {metrics}: {reason}: {shortened(members)}"
         if len(reasons) > 20:
             yield f"{sum(map(len, reasons.values()))} pairs have no {metrics} in all; report.json names each"
     by_note: dict[str, list[str]] = {}
@@ -157,10 +157,11 @@ def _notes(folders: Folders, scores: list[PairScore], results: Mapping[str, Any]
         for note in score.notes:
             by_note.setdefault(note, []).append(score.name)
     for note, members in sorted(by_note.items()):
-        yield f"{len(members)} pairs: {note}: {_some(members)}"
+        yield f"{len(members)} pairs: {note}: {shortened(members)}"
     equal = [score.name for score in scores if score.equal]
     if equal:
-        yield f"{len(equal)} pairs are equal to the last bit; each counts as {EQUAL_DB:g} dB, as in piq: {_some(equal)}"
+        counted = f"each counts as {EQUAL_DB:g} dB, as in piq"
+        yield f"{len(equal)} pairs are equal to the last bit; {counted}: {shortened(equal)}"
     if choice.mode != "ned":
         if choice.pixels.vgg_weights is None:
             yield "LPIPS is null: it needs VGG16's weights (vgg16-397923af.pth); give them with --vgg-weights"
@@ -171,7 +172,7 @@ def _notes(folders: Folders, scores: list[PairScore], results: Mapping[str, Any]
         for metric, name, least in (("ssim", "SSIM", 11), ("lpips", "LPIPS", 16)):
             small = [score.name for score in scores if score.psnr_db is not None and getattr(score, metric) is None]
             if small and (metric == "ssim" or choice.pixels.vgg_weights):
-                yield f"{len(small)} pairs have no {name}: it needs {least}x{least} px: {_some(small)}"
+                yield f"{len(small)} pairs have no {name}: it needs {least}x{least} px: {shortened(small)}"
     if choice.mode != "pixel" and choice.second is None:
         yield "NED_second is null: there is no second reader; install tesseract, or name one with --second"
 
@@ -204,7 +205,8 @@ def as_table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _some(names: Sequence[str], at_most: int = 5) -> str:
+def shortened(names: Sequence[str], at_most: int = 5) -> str:
+    """The first of the names, and how many more there are."""
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
     return ", ".join(names[:at_most]) + more
 
