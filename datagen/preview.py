@@ -12,6 +12,7 @@ from datagen.plan import Address, GenerateRecipe, make_plan
 from datagen.rows import SampledPage, sample_rows
 from datagen.storage import Folder
 from fonts_manifest.errors import BadInput
+from render_engine.spec import Surface
 from render_engine.warp import project
 
 _MARGIN_PX = 6
@@ -69,10 +70,10 @@ def boxed(sampled: SampledPage) -> npt.NDArray[np.uint8]:
     for node in sampled.spec.layout:
         x0, y0, x1, y1 = node.box_px
         corners_42 = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-        _draw_quad(image_HW3, corners_42 if surface is None else project(surface)(corners_42), _PART_RGB)
+        _draw_outline(image_HW3, corners_42 if surface is None else bent_outline(corners_42, surface), _PART_RGB)
     seen = -1
     for line in sampled.page.lines:
-        _draw_quad(image_HW3, np.array(line.quad_px).reshape(4, 2), _BOX_RGB)
+        _draw_outline(image_HW3, np.array(line.quad_px).reshape(4, 2), _BOX_RGB)
         if line.block != seen:
             at = (int(line.quad_px[0]), int(line.quad_px[1]))
             cv2.putText(image_HW3, str(line.block), at, cv2.FONT_HERSHEY_SIMPLEX, 0.32, _BOX_RGB, 1, cv2.LINE_AA)
@@ -80,11 +81,18 @@ def boxed(sampled: SampledPage) -> npt.NDArray[np.uint8]:
     return image_HW3
 
 
-def _draw_quad(
-    image_HW3: npt.NDArray[np.uint8], corners_42: npt.NDArray[np.float64], rgb: tuple[int, int, int]
+def bent_outline(corners_42: npt.NDArray[np.float64], surface: Surface) -> npt.NDArray[np.float64]:
+    """The outline of a part of a thing as seen, with points between its corners: its edges are bent with the thing."""
+    shares_s1 = np.linspace(0, 1, 16, endpoint=False)[:, None]
+    sides = zip(corners_42, np.roll(corners_42, -1, axis=0), strict=True)
+    return project(surface)(np.concatenate([start + shares_s1 * (end - start) for start, end in sides]))
+
+
+def _draw_outline(
+    image_HW3: npt.NDArray[np.uint8], corners_n2: npt.NDArray[np.float64], rgb: tuple[int, int, int]
 ) -> None:
-    points_42 = np.round(corners_42 * 16 - 8).astype(np.int32)
-    cv2.polylines(image_HW3, [points_42], isClosed=True, color=rgb, lineType=cv2.LINE_AA, shift=4)
+    points_n2 = np.round(corners_n2 * 16 - 8).astype(np.int32)
+    cv2.polylines(image_HW3, [points_n2], isClosed=True, color=rgb, lineType=cv2.LINE_AA, shift=4)
 
 
 def contact_sheet(

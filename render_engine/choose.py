@@ -19,6 +19,8 @@ from render_engine.spec import RGB, Box, PhotoCrop, Role, TextBlock, TextRun
 ADVANCE_EM = {"en": 0.52, "zh": 1.0, "mixed": 0.78}
 """Mean advance of a character, blanks included: how much text fills a box (DejaVu .55, STIX .45, Chinese 1)."""
 MAX_CHARACTERS = 20_000
+PHRASE_EM = 10.0
+"""Room for some words, not for a name alone."""
 WIDE = re.compile("[\u2e80-\U0010ffff]")
 LEAST_DRAW = 60
 """Characters of running text: of fewer the corpus may give the middle of a sentence."""
@@ -235,13 +237,19 @@ class PageChoices:
         usable.sort(key=lambda face: (face.family != first.family, abs(face.weight - 700), face.face_id))
         return tuple(dict.fromkeys((usable[0].face_id, *face_ids))) if usable else face_ids
 
+    def estimated_em(self, text: str) -> float:
+        """Width of a line of the page, on the safe side, with the letter spacing that all its blocks have."""
+        return estimated_em(text) + max(0.0, self.spacing_em or 0.0) * len(text)
+
     def fitted(self, width_em: float, fill: float) -> str:
         """Text for one line that is at most about `fill` of `width_em` wide; "" when not even a word fits."""
         most_em = width_em * fill
         wanted = max(2, int(most_em / ADVANCE_EM[self.lang] * float(self.rng.uniform(0.5, 1.0))))
-        for _ in range(3):
+        if self.lang == "en" and most_em > PHRASE_EM:  # the beginning of a sentence says more than its middle
+            most_em, wanted = min(most_em, wanted * 0.6), max(wanted, LEAST_DRAW)
+        for _ in range(6):
             text = self.texts.draw(self.rng, self.lang, wanted).split("\n")[0].strip()
-            while text and estimated_em(text) > most_em:
+            while text and self.estimated_em(text) > most_em:
                 # whole words go, and Chinese characters one by one
                 head, blank, tail = text.rpartition(" ")
                 text = head if blank and not _is_wide(tail[-1:]) else text[:-1] if _is_wide(text[-1]) else ""

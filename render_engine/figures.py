@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from render_engine.choose import PageChoices, estimated_em
+from render_engine.choose import PageChoices
 from render_engine.distribution import pick
 from render_engine.spec import Box, FilledBox, LayoutNode, Polyline, Role, Shape, TextBlock
 from render_engine.template import Palette
@@ -135,8 +135,8 @@ def fill_table(
     if labels:  # amounts of the years side by side
         kinds = ["money"] * n_columns
     numbers = [column_texts(rng, kind, n_rows - 1, most_characters, summed=summed) for kind in kinds]
-    room_em = (edges[1] - edges[0] - 2 * pad) / size_px
-    fitting = [label for label in labels if estimated_em(label) <= room_em]
+    room_em = (edges[1] - edges[0] - 2 * pad) / np.ceil(size_px)
+    fitting = [label for label in labels if page.estimated_em(label) <= room_em]
     named = [fitting[at] for at in rng.permutation(len(fitting)).tolist()]
     last = TOTAL["en" if page.lang == "en" else "zh"]
     for row in range(n_rows):
@@ -147,7 +147,7 @@ def fill_table(
                 text = str(first_year + column)
             elif row and column:
                 text = numbers[column - 1][row - 1]
-            elif total and estimated_em(last) * 1.1 <= room_em:
+            elif total and page.estimated_em(last) * 1.1 <= room_em:
                 text = last
             elif row and named:
                 text = named.pop()

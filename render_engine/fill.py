@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from render_engine.choose import PageChoices, estimated_em, photo_crop
 from render_engine.distribution import Photo, between, pick
 from render_engine.figures import Canvas, fill_chart, fill_table, number_text, short_number
@@ -179,6 +181,8 @@ class _Filler:
     def place(self, part: _Part, box: Box, parent: int) -> None:
         """Put a part into its box, and all inside it."""
         node = part.node
+        shapes, blocks = self.canvas.shapes, self.canvas.blocks
+        n_shapes, n_blocks = len(shapes), len(blocks)
         radius = round(node.radius * self.body_px)
         if node.fill == "photo":
             self.figure(box, radius)
@@ -195,6 +199,8 @@ class _Filler:
             thick = max(1, round(node.border_em * self.body_px))
             frame = FilledBox(box_px=_rounded(box), border_rgb=self.rgb(node.border), border_px=thick, radius_px=radius)
             self.canvas.shapes.append(frame)
+        if node.slot == "button" and len(blocks) == n_blocks:
+            del shapes[n_shapes:]  # what says nothing is no button
 
     def place_inside(self, part: _Part, box: Box, inner: Box, parent: int) -> None:
         """What stands in the part's box, inside its padding."""
@@ -333,7 +339,8 @@ class _Filler:
         indented = slot == "paragraph" and (self.indented if node.indent is None else node.indent)
         indent = (1.5 if page.lang == "en" else 2.0) if indented else 0.0
         if node.text and node.slot != "table":
-            text = self.wording.fixed(node.text[self.words_in], part.number, wide * n_lines / size, node.bold)
+            # hinted letters may be as wide as those of the next whole size
+            text = self.wording.fixed(node.text[self.words_in], part.number, wide * n_lines / np.ceil(size), node.bold)
             self.lacking = self.lacking or not text
         elif slot == "page_number":
             text = str(int(self.rng.integers(1, 600)))

@@ -14,7 +14,7 @@ DANGLING = OPENING | frozenset(
     + re.findall("[a-z]+", "they we he she you there so because while whenever when where then before after until")
     + re.findall("[a-z]+", "unless were been being had do does did will would may might must can could should shall")
     + re.findall("[a-z]+", "into over under about through via per upon within without between both either neither only")
-    + re.findall("[a-z]+", "also how what who whose why just even rather very more most")
+    + re.findall("[a-z]+", "also how what who whose why just even rather very more most following")
     + ["e.g", "i.e"]
 )
 """And none ends with one of these."""

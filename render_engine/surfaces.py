@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from fonts_manifest.manifest import FontFace
 from render_engine.choose import PageChoices, photo_crop
 from render_engine.distribution import Language, PageDistribution, Photo, SizeBand, TextSource, between, pick
 from render_engine.fill import fill_page
-from render_engine.spec import RGB, FilledBox, PageSpec, Surface
+from render_engine.spec import RGB, FilledBox, PageSpec, PlainGround, RenderError, Surface
 from render_engine.template import load_template
+from render_engine.warp import project
 
 FLAT_SCALE = 2
 """The flat page has so many pixels to one of the picture: looked at nine times a pixel, strokes stay sharp."""
+Quad = tuple[float, float, float, float, float, float, float, float]
 Kind = Literal["sheet", "note", "board", "sign", "label", "screen"]
 
 
@@ -49,7 +52,7 @@ HABITS: dict[Kind, tuple[_Habits, ...]] = {
         _Habits((0.8, 1.3), 0.3, 4, 0.0, 0.4, ("surfaces/sign",)),
         _Habits((1.5, 2.4), 0.3, 4, 0.0, 0.4, ("surfaces/sign",)),
     ),
-    "label": (_Habits((0.8, 1.6), 0.12, 8, 0.1, 0.25, ("surfaces/label",)),),
+    "label": (_Habits((0.8, 1.6), 0.12, 8, 0.05, 0.25, ("surfaces/label",)),),
     "screen": (
         _Habits((1.3, 1.8), 0.25, 6, 0.0, 0.5, ("web", "web", "slide"), (0.015, 0.035)),  # a monitor
         _Habits((0.48, 0.6), 0.15, 15, 0.0, 0.5, ("app",), (0.025, 0.05)),  # a telephone
@@ -77,22 +80,6 @@ def sample_surface(
     background = photo_crop(rng, pages, photos, width_px, height_px)
     quad, seen_width, seen_height = _stand(rng, habits, width_px, height_px, pages.surface_share)
     flat_width, flat_height = max(16, round(FLAT_SCALE * seen_width)), max(16, round(FLAT_SCALE * seen_height))
-    # The bands say how large text is seen, so it is FLAT_SCALE times as large on the flat page.
-    bands = tuple(
-        SizeBand(low_px=band.low_px * FLAT_SCALE, high_px=band.high_px * FLAT_SCALE, weight=band.weight)
-        for band in pages.bands
-    )
-    flat_pages = pages.model_copy(
-        update={"size_bands": bands, "difficulty": None, "size_step_px": pages.size_step_px * FLAT_SCALE}
-    )
-    name = habits.templates[int(rng.integers(len(habits.templates)))]
-    page = PageChoices(rng, flat_pages, faces, texts, lang, 1.0)
-    frame = min(MAX_FRAME_PX, round(between(rng, habits.frame) * min(flat_width, flat_height)))
-    ground, canvas = fill_page(page, load_template(name), flat_width, flat_height, photos, frame_px=frame)
-    if frame:
-        whole = (0.0, 0.0, float(flat_width), float(flat_height))
-        rgb = FRAMES[int(rng.integers(len(FRAMES)))]
-        canvas.shapes.append(FilledBox(box_px=whole, border_rgb=rgb, border_px=frame))
     bow = round(float(rng.uniform(-habits.bow, habits.bow)), 3) if habits.bow and rng.random() < 0.6 else 0.0
     bright = float(rng.uniform(0.82, 1.02)) if kind != "screen" else 1.0
     fall = rng.uniform(-0.14, 0.08, 2) if kind != "screen" else (0.0, 0.0)
@@ -102,7 +89,7 @@ def sample_surface(
         kind=kind,
         width_px=flat_width,
         height_px=flat_height,
-        ground=ground,
+        ground=PlainGround(rgb=(255, 255, 255)),  # its own below
         quad_px=quad,
         bow=bow,
         light=(round(bright, 3), round(bright + float(fall[0]), 3), round(bright + float(fall[1]), 3)),
@@ -110,6 +97,21 @@ def sample_surface(
         shadow_offset_px=(int(rng.integers(-reach, reach + 1)), int(rng.integers(0, reach + 1))),
         shadow_blur_px=round(float(rng.uniform(0.3, 0.8)) * reach, 2),
     )
+    flat_pages = pages.model_copy(
+        update={
+            "size_bands": _flat_bands(pages, surface),
+            "difficulty": None,
+            "size_step_px": pages.size_step_px * FLAT_SCALE,
+        }
+    )
+    name = habits.templates[int(rng.integers(len(habits.templates)))]
+    page = PageChoices(rng, flat_pages, faces, texts, lang, 1.0)
+    frame = min(MAX_FRAME_PX, round(between(rng, habits.frame) * min(flat_width, flat_height)))
+    ground, canvas = fill_page(page, load_template(name), flat_width, flat_height, photos, frame_px=frame)
+    if frame:
+        whole = (0.0, 0.0, float(flat_width), float(flat_height))
+        rgb = FRAMES[int(rng.integers(len(FRAMES)))]
+        canvas.shapes.append(FilledBox(box_px=whole, border_rgb=rgb, border_px=frame))
     return PageSpec(
         width_px=width_px,
         height_px=height_px,
@@ -121,13 +123,45 @@ def sample_surface(
         shapes=tuple(canvas.shapes),
         layout=tuple(canvas.layout),
         template=name,
-        surface=surface,
+        surface=msgspec.structs.replace(surface, ground=ground),
     )
+
+
+def _flat_bands(pages: PageDistribution, surface: Surface) -> tuple[SizeBand, ...]:
+    """The bands say how large text is seen, and the flat page is larger; but what is turned away is seen smaller than
+    the middle: no text is so small that it falls below the smallest band there, none so large that it rises above the
+    largest where the thing is nearest."""
+    scales = _seen_scales(surface)
+    step = pages.size_step_px * FLAT_SCALE
+    least = step * np.ceil(min(band.low_px for band in pages.bands) / scales[0] / step)
+    most = max(least, step * np.floor(max(band.high_px for band in pages.bands) / scales[1] / step))
+    return tuple(
+        SizeBand(
+            low_px=float(np.clip(band.low_px * FLAT_SCALE, least, most)),
+            high_px=float(np.clip(band.high_px * FLAT_SCALE, least, most)),
+            weight=band.weight,
+        )
+        for band in pages.bands
+    )
+
+
+def _seen_scales(surface: Surface) -> tuple[float, float]:
+    """Least and largest height in px of the picture that a pixel of the flat page has."""
+    across, down = np.meshgrid((0.0, 0.5, 1.0), (0.0, 0.5, 1.0))
+    points = np.stack((across.ravel() * surface.width_px, down.ravel() * surface.height_px), axis=1)
+    try:
+        seen = project(surface)
+    except RenderError:  # too small a thing to be drawn: told when it is
+        return 1 / FLAT_SCALE, 1 / FLAT_SCALE
+    middle = seen(points)
+    right, below = (seen(points + np.array(step)) - middle for step in ((1.0, 0.0), (0.0, 1.0)))
+    scales = (right[:, 0] * below[:, 1] - right[:, 1] * below[:, 0]) / np.hypot(right[:, 0], right[:, 1])
+    return float(scales.min()), float(scales.max())
 
 
 def _stand(
     rng: np.random.Generator, habits: _Habits, width_px: int, height_px: int, shares: tuple[float, float]
-) -> tuple[tuple[float, float, float, float, float, float, float, float], float, float]:
+) -> tuple[Quad, float, float]:
     """(corners in the picture, width, height of the thing as seen): inside the picture, convex, as large as asked."""
     aspect = between(rng, habits.aspects)
     # A side shrinks towards the far end: by turning about the upright axis, and about the level one.

@@ -25,6 +25,8 @@ HAN = 128
 NARROW = 256  # a letter or digit that is not wide
 MARK = 512  # a full-width mark that can be squeezed
 SPACED = 1024  # its TAIL is the space between Chinese and Latin: gone at the end of any line
+NO_START = 2048  # no line begins with it, even where none of its places for a break is in reach
+NO_END = 4096  # and no line ends with it
 GLYPHS_SHIFT = 16
 ONE_GLYPH = 1 << GLYPHS_SHIFT
 
@@ -38,8 +40,9 @@ BLANK_STRETCH = 3
 MAX_HYPHENS = 2
 """Lines in a row that may end with a hyphen."""
 
-# A flag of break_properties; repeated because a compiled function freezes what it takes from another file.
-_EAST_ASIAN = 0x40
+# Of break_properties; repeated because a compiled function freezes what it takes from another file.
+_CLASS_MASK, _EAST_ASIAN = 0x3F, 0x40
+_CL, _CP, _EX, _NS, _OP, _IS = 17, 18, 19, 21, 22, 24
 
 
 @njit(cache=True, nogil=True)
@@ -53,10 +56,20 @@ def _kind(code: int, table: npt.NDArray[np.uint16]) -> int:
         if code == 0x3000:
             return BLANK | WIDE
         han = 0x3400 <= code <= 0x9FFF or 0x20000 <= code <= 0x323AF
-        return WIDE | HAN if han else WIDE
+        return WIDE | HAN if han else WIDE | _edges(table[code])
     if 0x30 <= code <= 0x39 or 0x41 <= code <= 0x5A or 0x61 <= code <= 0x7A:
         return NARROW
+    if code < 0xC0:
+        return _edges(table[code])
     return NARROW if 0xC0 <= code < 0x250 and code != 0xD7 and code != 0xF7 else 0
+
+
+@njit(cache=True, nogil=True)
+def _edges(properties: int) -> int:
+    kind = properties & _CLASS_MASK
+    if kind == _OP:
+        return NO_END
+    return NO_START if kind in (_CL, _CP, _EX, _NS, _IS) else 0
 
 
 @njit(cache=True, nogil=True)
@@ -287,6 +300,7 @@ def fill_lines(
             end, end_stop, end_solid = np.int64(-1), start, np.int64(0)
             cut, cut_solid = np.int64(-1), np.int64(0)
             certain = False
+            forced = True  # no place better than beside a mark
             closes = True
             lead, leading = np.int64(-1), np.int64(0)
             head = np.int64(0)
@@ -296,10 +310,15 @@ def fill_lines(
                 if flags & FEED:
                     break
                 if flags & CLUSTER and i > start:
-                    if flags & OPPORTUNITY or not certain:
-                        # Anywhere between two clusters when the line has no better place.
-                        certain = certain or flags & OPPORTUNITY != 0
+                    if flags & OPPORTUNITY:
+                        certain = True
                         end, end_stop, end_solid = i, stop, solid
+                    elif not certain:
+                        # Anywhere between two clusters when there is no better place, beside a mark when that is all.
+                        beside = flags & NO_START != 0 or characters[i - 1, FLAGS] & NO_END != 0
+                        if forced or not beside:
+                            forced = beside
+                            end, end_stop, end_solid = i, stop, solid
                     if flags & DIVIDES and pen + hyphen_advance <= room:
                         cut, cut_solid = i, solid
                 advance = characters[i, ADVANCE]

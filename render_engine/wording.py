@@ -4,17 +4,25 @@ import re
 
 import numpy as np
 
-from render_engine.choose import ADVANCE_EM, LEAST_DRAW, MAX_CHARACTERS, PageChoices, estimated_em
+from render_engine.choose import ADVANCE_EM, LEAST_DRAW, MAX_CHARACTERS, PageChoices
 
 WORD_EM = 0.66
 """A letter of a bold word, on the safe side."""
-SENTENCE_END = re.compile(r"[。！？…][”’」』）]*|[.!?:][\"'”’)\]]*(?=\s|$)")
+SENTENCE_END = re.compile(r"[。！？…][”’」』）]*|[.!?][\"'”’)\]]*(?=\s|$)")
 RAGGED_EM = {"en": 1.3, "mixed": 1.0, "zh": 0.3}
 """What a line leaves empty at its end because the next word has no room."""
 FLOWING_LINES = 9
 """English of so many lines and more may break off inside a sentence, as columns do that go on elsewhere: there the
 width of unknown faces adds up to lines."""
 DRAWS = 3
+
+
+def widest_em(text: str) -> float:
+    """Width of a label in DejaVu Sans, the widest of common faces: a short one has no mean letter."""
+    return sum(
+        1.0 if c in "mMW@%" or c >= "\u2e80" else 0.34 if c in "ijl.,:;'| -" else 0.5 if c == "_" else 0.66
+        for c in text
+    )
 
 
 class Wording:
@@ -52,7 +60,7 @@ class Wording:
             ends = [match.end() for match in SENTENCE_END.finditer(text)]
             lines = self._lines(text, ends, width_em, indent_em)
             fitting = [end for end, count in zip(ends, lines, strict=True) if count <= n_lines]
-            if fitting and lines[len(fitting) - 1] > min(n_lines - 2, 0.6 * n_lines):
+            if fitting and lines[len(fitting) - 1] > min(n_lines - 1.5, 0.6 * n_lines):
                 return text[: fitting[-1]]
         return text
 
@@ -63,9 +71,9 @@ class Wording:
         for end in ends:
             *before, last = text[start:end].split("\n")
             for paragraph in before:
-                full += max(1.0, np.ceil((at_em + estimated_em(paragraph) * 0.94) / room))
+                full += max(1.0, np.ceil((at_em + self.page.estimated_em(paragraph) * 0.94) / room))
                 at_em = indent_em
-            at_em += estimated_em(last) * 0.94
+            at_em += self.page.estimated_em(last) * 0.94
             found.append(full + np.ceil(at_em / room))
             start = end
         return found
@@ -75,11 +83,14 @@ class Wording:
         when none has."""
         for _ in range(2 * len(words)):
             text = self.filled(self._next_of(words), number)
-            while "____" in text and estimated_em(text) > room_em:
+            while "____" in text and self._width_em(text, bold) > room_em:
                 text = text.replace("____", "___", 1)  # a blank to be filled in is as long as there is room
-            if estimated_em(text) * (WORD_EM / 0.6 if bold else 1.0) <= room_em:
+            if self._width_em(text, bold) <= room_em:
                 return text
         return ""
+
+    def _width_em(self, text: str, bold: bool) -> float:
+        return max(self.page.estimated_em(text), widest_em(text)) * (1.1 if bold else 1.0)
 
     def _next_of(self, words: tuple[str, ...]) -> str:
         left = self._unused.setdefault(words, [])

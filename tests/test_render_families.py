@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from test_render_pixels import ASSETS, FACES, PHOTO, TEXTS
 from test_render_surfaces import inside
 
+from datagen.preview import bent_outline
 from render_engine.distribution import PageDistribution, SizeBand
 from render_engine.render import render
 from render_engine.sample import sample_spec
-from render_engine.spec import FilledBox, PageSpec, Picture
+from render_engine.spec import FilledBox, PageSpec, Picture, PlainGround, Surface
 from render_engine.surfaces import HABITS
 from render_engine.template import bundled_templates
 
@@ -156,3 +157,18 @@ def test_a_page_much_wider_than_high_has_a_body_and_not_only_a_bar():
         spec = sampled("complex", seed, (1024, 256), templates={"web": 1}, languages={"en": 1})
         written = {block.role for block in spec.blocks} & {"paragraph", "list", "cell", "title"}
         assert written or any(isinstance(shape, Picture) for shape in spec.shapes)
+
+
+def test_the_outline_of_a_part_in_the_preview_is_bent_with_its_thing():
+    surface = Surface(
+        kind="label",
+        width_px=200,
+        height_px=100,
+        ground=PlainGround(rgb=(255, 255, 255)),
+        quad_px=(10.0, 20.0, 110.0, 20.0, 110.0, 70.0, 10.0, 70.0),
+        bow=0.1,
+    )
+    outline_n2 = bent_outline(np.array([(0.0, 0.0), (200.0, 0.0), (200.0, 100.0), (0.0, 100.0)]), surface)
+    top_n2 = outline_n2[:16]
+    sag = np.interp(60.0, top_n2[:, 0], top_n2[:, 1]) - top_n2[0, 1]
+    assert 4 <= sag <= 6  # a tenth of the height of the thing

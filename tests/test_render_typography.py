@@ -1,5 +1,6 @@
 """Typography of documents: divided words, squeezed marks, spaces between scripts, bold and italic words."""
 
+import itertools
 import re
 
 import hypothesis.strategies as st
@@ -212,6 +213,23 @@ def test_justification_widens_no_gap_before_a_closing_or_behind_an_opening_mark(
     assert wider[-1] > 4
     assert steps["，"] == steps["甲"] == steps["）"] == 0
     assert min(steps["名"], steps["（"], steps["和"], steps["乙"]) > 0
+
+
+@pytest.mark.parametrize(
+    "text", ["甲乙（subject_expression）。丙丁", 'use "collections.namedtuple()" here', "甲（（wwwww）），乙"]
+)
+def test_no_line_begins_or_ends_with_the_wrong_mark_even_where_a_word_is_longer_than_its_line(text):
+    for width in range(80, 220):  # five characters and more
+        lines = render(page(text, lang="mixed", width=width), ASSETS).lines
+        assert "".join(line.text for line in lines) == text.replace(" ", "") or " " in text
+        for line, following in itertools.pairwise(lines):
+            assert following.text[0] not in "）。，.)", (width, [one.text for one in lines])
+            assert line.text[-1] not in "（(", (width, [one.text for one in lines])
+
+
+def test_marks_alone_fill_their_lines():
+    lines = render(page("。" * 20, width=80), ASSETS).lines
+    assert [line.text for line in lines] == ["。" * 5] * 4
 
 
 def test_no_more_than_two_lines_in_a_row_end_with_a_hyphen():

@@ -135,3 +135,10 @@ def test_a_paragraph_may_go_without_the_indent_of_its_page(tmp_path):
     page = "indent: true\npage: {rows: [{slot: paragraph}, {slot: paragraph, indent: false}]}"
     spec = page_of(write(tmp_path, f"description: x\n{page}"), "zh")
     assert [block.first_line_indent_em for block in spec.blocks] == [2.0, 0.0]
+
+
+def test_a_button_without_words_is_not_drawn(tmp_path):
+    button = "{slot: button, lines: [1, 1], fill: accent, text: {en: [Passport number], zh: [护照号码]}}"
+    for ems, n_shapes in ((3, 0), (12, 1)):
+        page = f"{{columns: [{{ems: [{ems}, {ems}], rows: [{button}]}}, {{slot: paragraph}}]}}"
+        assert len(own_page(tmp_path, page).shapes) == n_shapes
