@@ -146,7 +146,7 @@ def redraw(
 def simulate(
     shards: Annotated[int, typer.Option(min=1, help="977,000 of 1,024 pictures are a billion.")] = 20_000,
     workers: Annotated[int, typer.Option(min=1, help="Cores.")] = 1000,
-    shard_seconds: Annotated[float, typer.Option(min=0.1, help="Median time of a shard.")] = 30.0,
+    shard_seconds: Annotated[float, typer.Option(min=0.1, help="Median time of a shard.")] = 8.7,
     request_seconds: Annotated[float, typer.Option(min=0, help="Median time of a small request.")] = 0.05,
     worker_mtbf_hours: Annotated[float, typer.Option(min=0.01, help="Between failures of one worker.")] = 24.0,
     driver_mtbf_hours: Annotated[float, typer.Option(min=0.01, help="Between failures of the driver.")] = 1.0,

@@ -35,8 +35,8 @@ class Scenario:
     shards: int = 20_000
     workers: int = 1000
     rows_per_shard: int = 1024
-    shard_s: float = 30.0
-    """Median time of a shard on a worker."""
+    shard_s: float = 8.7
+    """Median time of a shard on a worker: 1,024 rows of 8.5 ms."""
     shard_sigma: float = 0.25
     """Standard deviation of its logarithm."""
     upload_s: float = 2.0

@@ -15,7 +15,15 @@ from datagen.simulate import Scenario
 from fonts_manifest.errors import BadInput
 
 CALM = Scenario(
-    shards=300, workers=20, worker_mtbf_h=1e9, driver_mtbf_h=1e9, poisoned=0.0, shard_sigma=0.0, request_s=0, upload_s=0
+    shards=300,
+    workers=20,
+    shard_s=30,
+    worker_mtbf_h=1e9,
+    driver_mtbf_h=1e9,
+    poisoned=0.0,
+    shard_sigma=0.0,
+    request_s=0,
+    upload_s=0,
 )
 
 
