@@ -6,6 +6,11 @@ from render_engine.choose import ADVANCE_EM, PageChoices
 from render_engine.distribution import between, pick
 from render_engine.spec import Box, TextBlock
 
+LEAST_CELL_EM = {"en": 9.0, "mixed": 7.0, "zh": 5.0}
+"""Narrower cells are for smaller text: words would be cut."""
+GAP_EM = 0.4
+"""Left free at both sides of a cell."""
+
 
 def columns(page: PageChoices, area: Box, *, listed: bool) -> list[TextBlock]:
     """Body text (or lists) in columns, often under a heading, filling the area."""
@@ -60,9 +65,11 @@ def mosaic(page: PageChoices, area: Box) -> list[TextBlock]:
     cells = _cut(page, area, depth=0)
     blocks = []
     for cell in cells:
-        size = page.size_px()
-        if cell[3] - cell[1] < 1.4 * size or cell[2] - cell[0] < 5 * size:
-            size = min(band.low_px for band in page.pages.bands)
+        size = _size_in(page, cell)
+        # large text needs more room beside it than the cut leaves, or two cells are read as one line
+        x0, y0, x1, y1 = cell
+        room = min(GAP_EM * size, (x1 - x0) / 8)
+        cell = (round(x0 + room, 2), y0, round(x1 - room, 2), y1)
         faces = page.face_ids() if page.rng.random() < 0.5 else page.body_faces
         blocks.append(
             page.block(
@@ -75,6 +82,15 @@ def mosaic(page: PageChoices, area: Box) -> list[TextBlock]:
             )
         )
     return blocks
+
+
+def _size_in(page: PageChoices, cell: Box) -> float:
+    """A size of which lines fit the cell and words its lines; the least of all where a few draws bring none."""
+    for _ in range(4):
+        size = page.size_px()
+        if cell[3] - cell[1] >= 1.4 * size and cell[2] - cell[0] >= LEAST_CELL_EM[page.lang] * size:
+            return size
+    return min(band.low_px for band in page.pages.bands)
 
 
 def _cut(page: PageChoices, area: Box, depth: int) -> list[Box]:

@@ -60,7 +60,7 @@ def _what(spec: PageSpec) -> str:
     else:
         what = f"text{language} on {_ground(spec)}"
     head = next((block.text for block in spec.blocks if block.role in ("title", "heading")), "")
-    head = " ".join(head.split())
+    head = " ".join(head.split()).replace('"', "'")
     if len(head) > MAX_QUOTED:
         head = head[:MAX_QUOTED].rstrip() + "…"
     quoted = f', headed "{head}"' if head else ""

@@ -266,6 +266,8 @@ def test_a_caption_says_what_where_how_large_and_in_which_language():
     assert caption(damaged).endswith(" It was JPEG of quality 40.")
     titled = with_block(spec, role="title", text="春天\n来了")
     assert ', headed "春天 来了".' in caption(titled)
+    quoting = with_block(spec, role="title", text='Call "next()"')
+    assert """, headed "Call 'next()'".""" in caption(quoting)
 
 
 def test_a_caption_of_a_drawn_picture_tells_what_was_drawn():

@@ -168,3 +168,22 @@ def test_a_shard_draws_with_few_faces_of_every_script_it_needs():
     assert len(faces_of_shard(np.random.default_rng(0), pages, FACES[:3] + FACES[-1:])) == 4
     with pytest.raises(BadInput, match="covers GB 2312"):
         faces_of_shard(np.random.default_rng(0), pages, LATIN)
+
+
+def test_blocks_side_by_side_are_half_an_em_apart_and_more():
+    beside = 0
+    for spec in specs(40, layouts={"mosaic": 1.0}, page_sizes_px=((512, 512),)):
+        for one in spec.blocks:
+            for other in spec.blocks:
+                rows = min(one.box_px[3], other.box_px[3]) - max(one.box_px[1], other.box_px[1])
+                gap = other.box_px[0] - one.box_px[2]
+                if rows > 20 and 0 <= gap < 60:
+                    assert gap >= min(0.4 * (one.size_px + other.size_px), 8)
+                    beside += 1
+    assert beside >= 40
+
+
+def test_english_cells_have_room_for_words():
+    for spec in specs(40, layouts={"mosaic": 1.0}, languages={"en": 1.0}, page_sizes_px=((512, 512),)):
+        for block in spec.blocks:
+            assert block.box_px[2] - block.box_px[0] >= 8 * block.size_px or block.size_px == 5
