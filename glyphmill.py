@@ -70,9 +70,10 @@ def list_recipes(context: typer.Context) -> None:
     """List the bundled recipes with a line each."""
     if context.invoked_subcommand is not None:
         return
-    for folder in _FOLDERS:
-        for name, summary in bundled_recipes(folder).items():
-            typer.echo(f"{name:20} {summary}")
+    summaries = {name: line for folder in _FOLDERS for name, line in bundled_recipes(folder).items()}
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        typer.echo(f"{name:{width}}  {summary}")
 
 
 @recipes_app.command("show")

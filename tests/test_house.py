@@ -95,6 +95,7 @@ def test_recipes_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str])
     lines = glyphmill_says(capsys, "recipes").splitlines()
     assert [line.split()[0] for line in lines] == [name for _, name in BUNDLED]
     assert all(len(line.split()) > 5 for line in lines)
+    assert len({line.index(line.split(maxsplit=1)[1]) for line in lines}) == 1  # one column
 
 
 @pytest.mark.parametrize(("folder", "name"), BUNDLED, ids=[name for _, name in BUNDLED])
