@@ -17,6 +17,9 @@ from datagen.decode import decode_image
 from fonts_manifest.errors import BadInput
 from vae.leaderboard import LeaderboardRecipe, SetConfig, run_leaderboard, write_set
 from vae.leaderboard_page import differences, write_leaderboard_page
+from vae.leaderboard_tables import Entry, interval_table, paired_table
+from vae.pairs import Folders
+from vae.scorecard import PairScore, Report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -103,12 +106,44 @@ def test_codecs_are_scored_and_a_missing_one_has_its_reason(photographs: Path, t
     markdown = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
     assert markdown.count("LPIPS is null") == 1
     assert "\n- 1 pictures of the set cannot be opened and are left out: broken (not_an_image)\n" in markdown
+    figure = entries[1].report.figures["psnr_db"]
+    interval = f"{figure.mean:.2f} ({figure.low:.2f} to {figure.high:.2f})"
+    assert interval_table(entries)[1][1][:3] == ["DCT", "small", interval]
+    assert f"| DCT | small | {interval} |" in markdown
+    jpeg, dct = ([pair.psnr_db for pair in entry.report.pairs] for entry in entries[:2])
+    assert f"| DCT | JPEG | small | {np.mean(dct) - np.mean(jpeg):+.2f} (" in markdown
     assert [row["Left out"][:1] for row in rows] == ["1", "1", entries[2].problem[:1]]
     page = write_leaderboard_page(entries, recipe, tmp_path).read_text(encoding="utf-8")
     assert page.count("<figure>") == 2 * 3, "two originals, each beside two reconstructions"
     assert "FLUX on small: FLUX" in page
     assert page.index("<th>PSNR") < page.index("<th>Images/s") < page.index("<th>Encoder M")
     assert "<th>Set" not in page
+
+
+def made_up(codec: str, **metrics: list[float | None]) -> Entry:
+    """A codec with these values picture by picture."""
+    count = len(next(iter(metrics.values())))
+    pairs = [
+        PairScore(name=f"{n}.png", groups={}, **{name: values[n] for name, values in metrics.items()})
+        for n in range(count)
+    ]
+    folders = Folders(pairs=(), missing=(), extra=(), ignored=(), not_entered=())
+    report = Report(
+        results={}, figures={}, groups={}, pairs=pairs, folders=folders, readers={}, notes=[], ned_details=None
+    )
+    return Entry(codec=codec, set_name="s", report=report)
+
+
+def test_codecs_are_compared_picture_by_picture_with_the_first() -> None:
+    first = made_up("first", ned=[0.1, 0.5, 0.9, None], lpips=[0.4, 0.2, 0.3, 0.1])
+    second = made_up("second", ned=[0.2, 0.6, 1.0, 1.0], lpips=[0.3, 0.1, 0.4, 0.1])
+    header, rows = paired_table([Entry(codec="failed", set_name="s", problem="p"), first, second])
+    assert header == ["Codec", "above", "Set", "LPIPS", "better, worse", "NED", "better, worse"]
+    ((codec, above, _, _, lpips_counts, ned, ned_counts),) = rows
+    assert (codec, above) == ("second", "first")
+    assert (ned, ned_counts) == ("+0.100 (+0.100 to +0.100)", "3, 0"), "equal gains on unequal pictures: no doubt"
+    assert lpips_counts == "2, 1", "less LPIPS is better"
+    assert paired_table([first])[1] == []
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

@@ -9,14 +9,11 @@ OUT/leaderboard.md, .csv, .html        the table; worst cases side by side
 Killed and started again it goes on: a reconstruction that lies there is not made again unless its codec has changed.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,9 +44,10 @@ from vae.codecs import (
     open_codec,
     run_program,
 )
+from vae.leaderboard_tables import Entry, write_tables
 from vae.pixels import PixelChoice
 from vae.score import choose_second, find_weights, score_folders
-from vae.scorecard import Report, ScoreChoice, shortened
+from vae.scorecard import ScoreChoice
 
 
 class SetConfig(Config):
@@ -95,22 +93,6 @@ class LeaderboardRecipe(Config):
     """Pictures at a time."""
     worst: int = Field(default=6, ge=0)
     """Pictures of each set that are shown side by side: those that the codecs lose most of."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Entry:
-    """One codec on one set."""
-
-    codec: str
-    set_name: str
-    facts: CodecFacts = field(default_factory=CodecFacts)
-    images_per_s: float | None = None
-    """Encoded and decoded on `device`, without files; None for pictures and programs from elsewhere."""
-    report: Report | None = None
-    unreadable: dict[str, str] = field(default_factory=dict)
-    """Pictures of the set that could not be opened, with why: no codec has seen them."""
-    problem: str = ""
-    """Why there are no figures."""
 
 
 def run_leaderboard(recipe: LeaderboardRecipe, out: Path, progress: ProgressReport = silent) -> list[Entry]:
@@ -326,56 +308,3 @@ def _score(
         choice,
         lambda stage, done, total, counts: progress(f"{entry.codec}, {chosen.name}: {stage}", done, total, counts),
     )
-
-
-COLUMNS = (
-    *("Codec", "f", "C", "Encoder M", "Decoder M", "Encode TFLOP", "Decode TFLOP", "Images/s", "bpp"),
-    *("Set", "Pictures", "PSNR", "SSIM", "LPIPS", "FID", "NED", "NED mended", "NED second", "Left out"),
-)
-
-
-def cells(entry: Entry) -> list[str]:
-    """An entry as `COLUMNS`; what is not known is empty, a problem stands in the last column."""
-    facts, report = entry.facts, entry.report
-
-    def number(value: float | None, digits: int, scale: float = 1.0) -> str:
-        return "" if value is None else f"{value / scale:.{digits}f}"
-
-    row = [
-        entry.codec,
-        *(number(facts.compression, 0), number(facts.channels, 0)),
-        *(number(facts.encoder_params, 1, 1e6), number(facts.decoder_params, 1, 1e6)),
-        *(number(facts.encode_tflop, 3), number(facts.decode_tflop, 3)),
-        *(number(entry.images_per_s, 2), number(facts.bits_per_pixel, 2), entry.set_name),
-    ]
-    if report is None:
-        return [*row, *[""] * 8, entry.problem]
-    results = report.results
-    digits = {"PSNR": 2, "SSIM": 4, "LPIPS": 4, "FID": 3, "NED": 4, "NED_mended": 4, "NED_second": 4}
-    figures = [number(results.get(name), places) for name, places in digits.items()]
-    left_out = sum(bool(pair.left_out) for pair in report.pairs) + len(report.folders.missing) + len(entry.unreadable)
-    return [*row, str(results["num_samples"]), *figures, str(left_out) if left_out else ""]
-
-
-def notes(entries: Sequence[Entry]) -> list[str]:
-    """What the figures do not say, each sentence once, with the codecs and sets that it is about."""
-    about: dict[str, list[str]] = {}
-    for entry in entries:
-        lost = [f"{name} ({why})" for name, why in entry.unreadable.items()]
-        own = [f"{len(lost)} pictures of the set cannot be opened and are left out: {shortened(lost)}"] if lost else []
-        for note in [*own, *entry.report.notes] if entry.report else ():
-            about.setdefault(note, []).append(f"{entry.codec} on {entry.set_name}")
-    every = sum(entry.report is not None for entry in entries)
-    return [note if len(where) == every else f"{', '.join(where)}: {note}" for note, where in about.items()]
-
-
-def write_tables(entries: Sequence[Entry], out: Path) -> None:
-    """leaderboard.md and leaderboard.csv."""
-    rows = [cells(entry) for entry in entries]
-    lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join(["---"] * len(COLUMNS)) + " |"]
-    lines += ["| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |" for row in rows]
-    lines += ["", *(f"- {note}" for note in notes(entries))]
-    (out / "leaderboard.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([COLUMNS, *rows])
-    (out / "leaderboard.csv").write_text(buffer.getvalue(), encoding="utf-8")

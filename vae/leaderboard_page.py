@@ -11,7 +11,8 @@ from rapidfuzz.distance import Levenshtein
 from datagen.decode import decode_image
 from datagen.page import figure, grid, paragraph, table, write_page
 from vae.codecs import FolderCodec
-from vae.leaderboard import COLUMNS, Entry, LeaderboardRecipe, cells, notes
+from vae.leaderboard import LeaderboardRecipe
+from vae.leaderboard_tables import COLUMNS, Entry, cells, interval_table, notes, paired_table
 from vae.scorecard import PairScore
 
 MAX_LETTERS = 600
@@ -21,6 +22,14 @@ MAX_LETTERS = 600
 def write_leaderboard_page(entries: Sequence[Entry], recipe: LeaderboardRecipe, out: Path) -> Path:
     """Write OUT/leaderboard.html, one file that needs nothing else."""
     sections = [("All codecs", _tables(entries, recipe))]
+    for title, (header, rows) in (
+        ("How sure the means are", interval_table(entries)),
+        ("Picture by picture against the first codec", paired_table(entries)),
+    ):
+        if rows:
+            place = header.index("Set")
+            shown = [row if len(recipe.sets) > 1 else row[:place] + row[place + 1 :] for row in (header, *rows)]
+            sections.append((title, table(shown[0], shown[1:])))
     for chosen in recipe.sets:
         of_set = [entry for entry in entries if entry.set_name == chosen.name]
         if recipe.worst and any(entry.report for entry in of_set):
