@@ -138,8 +138,8 @@ def test_codecs_are_compared_picture_by_picture_with_the_first() -> None:
     first = made_up("first", ned=[0.1, 0.5, 0.9, None], lpips=[0.4, 0.2, 0.3, 0.1])
     second = made_up("second", ned=[0.2, 0.6, 1.0, 1.0], lpips=[0.3, 0.1, 0.4, 0.1])
     header, rows = paired_table([Entry(codec="failed", set_name="s", problem="p"), first, second])
-    assert header == ["Codec", "above", "Set", "LPIPS", "better, worse", "NED", "better, worse"]
-    ((codec, above, _, _, lpips_counts, ned, ned_counts),) = rows
+    assert header == ["Codec", "above", "Set", "NED", "better, worse", "LPIPS", "better, worse"]
+    ((codec, above, _, ned, ned_counts, _, lpips_counts),) = rows
     assert (codec, above) == ("second", "first")
     assert (ned, ned_counts) == ("+0.100 (+0.100 to +0.100)", "3, 0"), "equal gains on unequal pictures: no doubt"
     assert lpips_counts == "2, 1", "less LPIPS is better"
