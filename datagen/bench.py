@@ -7,12 +7,14 @@ another one.
 import itertools
 import json
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +24,7 @@ import numpy.typing as npt
 from PIL import ImageFont, features
 
 from datagen.codec import encode_png
+from datagen.execute import WORKER_ENVIRONMENT
 from datagen.peers import Pillow, ratio_to, ratio_to_skia
 from datagen.plan import Address, GeneratePlan, GenerateRecipe, Judgement, make_plan
 from datagen.rows import SampledPage, Workshop, to_row
@@ -100,7 +103,8 @@ class RenderFigures:
     ratio_to_skia: float | None
     """The same for skia-python's drawString; null where it is not installed."""
     rss_mb: float
-    """Peak resident memory of the process up to its last row of 512 px, atlas, texts and photographs in it."""
+    """Peak resident memory of a process in a worker's environment up to its last row of 512 px, atlas, texts and
+    photographs in it."""
     first_page_s: float
     """From the start of a new Python process to its first row of 512 px, compiled code in numba's cache: texts opened
     and read, the page chosen, drawn and encoded."""
@@ -140,7 +144,8 @@ def dense_pages(pages: PageDistribution, side_px: int) -> PageDistribution:
 class Measured:
     """CPU seconds and glyphs of pages of a stream."""
 
-    specs: list[PageSpec]
+    numbers: list[int]
+    """Of the pages, whose specs no worker would keep: `Stream.spec` makes them again."""
     glyphs_P: npt.NDArray[np.int64]
     seconds_PS: npt.NDArray[np.float64]
     """(pages, `STAGES`)."""
@@ -163,7 +168,7 @@ class Measured:
         glyphs_P = self.glyphs_P[pages]
         seconds = self.seconds_PS[pages].mean(axis=0)
         # Whichever page fills a row group bears the time of its writing.
-        seconds[STAGES.index("parquet")] = self.seconds("parquet") / len(self.specs)
+        seconds[STAGES.index("parquet")] = self.seconds("parquet") / len(self.numbers)
         stage_s = dict(zip(STAGES, seconds.tolist(), strict=True))
         return RowFigures(
             pages=len(glyphs_P),
@@ -184,13 +189,14 @@ class Stream:
         self.licences = {photo.photo_id: photo.licence for photo in plan.photos.photos}
         self.drawn = 0
 
-    def specs(self, count: int) -> list[PageSpec]:
-        """The next `count` pages, over all faces of the plan."""
-        numbers = range(self.drawn, self.drawn + count)
-        self.drawn += count
-        return [self._spec(number) for number in numbers]
+    def specs(self, count: int) -> Iterator[PageSpec]:
+        """The next `count` pages, over all faces of the plan, one at a time as a worker has them."""
+        for _ in range(count):
+            self.drawn += 1
+            yield self.spec(self.drawn - 1)
 
-    def _spec(self, number: int) -> PageSpec:
+    def spec(self, number: int) -> PageSpec:
+        """The page of this number."""
         workshop, plan = self.workshop, self.plan
         rng = rng_for(plan.seed, 0, number, 0)
         return sample_spec(rng, self.pages, plan.manifest.faces, workshop.corpus, plan.photos.photos)
@@ -215,6 +221,7 @@ class Stream:
                 seconds += time.process_time() - start
                 glyphs += scratch.glyph_count
             pages += WARM_UP_PAGES
+            self.workshop.rest()
             cold = cold or glyphs / seconds
             if atlas.rasterised - known < MISSES_WHEN_WARM * glyphs:
                 break
@@ -222,27 +229,29 @@ class Stream:
 
     def measure(self, count: int) -> Measured:
         """CPU seconds of every stage over the next `count` pages."""
-        seconds, glyphs, specs, builder = [], [], [], ShardBuilder(self.plan.schema)
+        seconds, glyphs, numbers, builder = [], [], [], ShardBuilder(self.plan.schema)
+        self.workshop.rest()
         for number in range(self.drawn, self.drawn + count):
             marks = [time.process_time()]
-            spec = self._spec(number)
+            spec = self.spec(number)
             marks.append(time.process_time())
             try:
                 glyphs.append(self._row(spec, number, builder, marks))
             except RenderError:
                 continue
-            specs.append(spec)
+            numbers.append(number)
             if builder.rows == ROWS_PER_SHARD or number == self.drawn + count - 1:
                 builder.finish()
                 builder = ShardBuilder(self.plan.schema)
+                self.workshop.rest()
                 marks[-1] = time.process_time()
             seconds.append(np.diff(marks))
         self.drawn += count
         return Measured(
-            specs=specs,
+            numbers=numbers,
             glyphs_P=np.array(glyphs, np.int64),
             seconds_PS=np.array(seconds),
-            dropped=count - len(specs),
+            dropped=count - len(numbers),
         )
 
     def _row(self, spec: PageSpec, number: int, builder: ShardBuilder, marks: list[float]) -> int:
@@ -273,8 +282,20 @@ def bench_render(recipe: GenerateRecipe, *, pages: int = 400, warm_up_pages: int
     Raises BadInput when something that the recipe names is missing.
     """
     plan = make_plan(recipe, "", "")
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker:
+    with _environment_of_a_worker(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as worker:
         return worker.submit(_measure, plan, pages, warm_up_pages).result()
+
+
+@contextmanager
+def _environment_of_a_worker() -> Iterator[None]:
+    """For processes that are started as long as the context lasts."""
+    before = os.environ.copy()
+    os.environ |= WORKER_ENVIRONMENT
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
 
 
 def _measure(plan: GeneratePlan, pages: int, warm_up_pages: int) -> RenderFigures:
@@ -283,9 +304,10 @@ def _measure(plan: GeneratePlan, pages: int, warm_up_pages: int) -> RenderFigure
     warmed, cold = small.warm_up(warm_up_pages)
     known = assets.atlas.rasterised
     of_512 = small.measure(pages)
-    specs, glyphs = of_512.specs, int(of_512.glyphs_P.sum())
+    glyphs = int(of_512.glyphs_P.sum())
     new_glyphs = (assets.atlas.rasterised - known) / glyphs
     rss_mb = _peak_resident_mb()
+    specs = [small.spec(number) for number in of_512.numbers]
     large = Stream(plan, dense_pages(plan.pages, 1024))
     large.workshop.assets = assets
     large.warm_up(WARM_UP_PAGES)

@@ -24,7 +24,6 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
 from datagen.schema import SCHEMA
@@ -319,7 +318,7 @@ def read_commits(folder: Folder, shards: int) -> Iterator[list[CommitRecord]]:
 def run_totals(run: Folder | Path | str) -> RunTotals:
     """What a finished run holds, by its manifest alone. Raises BadInput when it is not finished."""
     manifest = read_manifest(run)
-    kept = pc.sum(pc.if_else(manifest["keep"], manifest["rows"], 0)).as_py()
+    kept = int(manifest["rows"].to_numpy()[manifest["keep"].to_numpy()].sum())
     reasons: collections.Counter[str] = collections.Counter()
     for of_file in manifest["reasons"].to_pylist():
         reasons.update({entry["reason"]: entry["count"] for entry in of_file})
@@ -327,7 +326,7 @@ def run_totals(run: Folder | Path | str) -> RunTotals:
     for of_file in filter(None, manifest["judged"].to_pylist()):
         judged.update({name: count for name, count in of_file.items() if name != "calibration"})
     return RunTotals(
-        kept=kept or 0,
+        kept=kept,
         reasons=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
         judged=dict(judged) or None,
     )
@@ -384,7 +383,7 @@ def read_rows(run: Folder | Path | str, columns: Sequence[str] | None = None, ke
     folder = _folder(run)
     manifest = read_manifest(folder)
     if keep is not None:
-        manifest = manifest.filter(pc.equal(manifest["keep"], keep))
+        manifest = manifest.filter(pa.array(manifest["keep"].to_numpy() == keep))
     tables = []
     for path in manifest["path"].to_pylist():
         try:

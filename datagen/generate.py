@@ -157,7 +157,9 @@ def generate_shard(plan: GeneratePlan, shard: int) -> CommitRecord:
 
     Raises BadInput when a row is rejected MAX_ATTEMPTS times, an input has changed, or the disk is full.
     """
-    return make_shard(plan, shard, lambda address: draw_row(plan, address))
+    record = make_shard(plan, shard, lambda address: draw_row(plan, address))
+    open_workshop(plan).rest()
+    return record
 
 
 def generate_shard_with_care(plan: GeneratePlan, shard: int) -> CommitRecord:

@@ -13,7 +13,7 @@ from numba import njit
 
 from datagen.codec import encode_png, pixels_digest
 from datagen.corpus import Corpus, open_corpus
-from datagen.heap import keep_freed_memory
+from datagen.heap import keep_freed_memory, leave_scipy_out, let_go_of_files
 from datagen.line_columns import DrawnLines
 from datagen.ocr import count_characters
 from datagen.photos import PhotoStore
@@ -60,15 +60,21 @@ class Workshop:
         # One process a core: threads of OpenCV would only take the core of the next worker.
         cv2.setNumThreads(1)
         keep_freed_memory()
+        leave_scipy_out()
         self.corpus = corpus or open_corpus(plan.texts)
         if self.corpus.digest != plan.texts_digest:
             raise BadInput("texts: the files have changed since the run was planned, or differ on this machine")
         self.assets = Assets(plan.manifest.faces, PhotoStore(plan.photos.photos))
+        self._font_files = frozenset(face.path for face in plan.manifest.faces)
         self.licences = {photo.photo_id: photo.licence for photo in plan.photos.photos}
         # What is open now is never garbage, and need not be looked through again and again.
         gc.collect()
         gc.freeze()
         self._choices: tuple[object, tuple[FontFace, ...], PageDistribution] = (None, (), PageDistribution())
+
+    def rest(self) -> None:
+        """Between two shards: what of fonts, texts and code is not needed any more goes back to the system."""
+        let_go_of_files(self._font_files)
 
     def sample(self, plan: GeneratePlan, address: Address) -> PageSpec:
         """What the page of this address will be."""

@@ -15,8 +15,6 @@ from glyphmill import app
 from render_engine.render import Assets
 from render_engine.spec import PageSpec, PlainGround, TextBlock
 
-SPEC = PageSpec(width_px=1, height_px=1, family="pure", background=PlainGround(rgb=(0, 0, 0)), blocks=())
-
 
 @pytest.fixture(scope="module")
 def figures() -> dict:
@@ -54,7 +52,7 @@ def test_usual_pages_are_the_sparsest_with_enough_glyphs_and_their_own_times_cou
     seconds_PS = np.zeros((7, len(STAGES)))
     seconds_PS[:, STAGES.index("composite")] = glyphs_P / 1e6
     seconds_PS[0, STAGES.index("parquet")] = 0.7
-    measured = Measured(specs=[SPEC] * 7, glyphs_P=glyphs_P, seconds_PS=seconds_PS, dropped=0)
+    measured = Measured(numbers=list(range(7)), glyphs_P=glyphs_P, seconds_PS=seconds_PS, dropped=0)
     usual = measured.rows(measured.usual(1000, 1200))
     assert (usual.pages, usual.least_glyphs, usual.glyphs) == (3, 1000, pytest.approx(3400 / 3))
     assert usual.rows_per_s == pytest.approx(1e6 / usual.glyphs)
