@@ -57,8 +57,6 @@ def ratio_to(peer: Peer, specs: Sequence[PageSpec], assets: Assets) -> Ratio:
             marks = [time.process_time()]
             scratch = lay_out(spec, assets)
             marks.append(time.process_time())
-            assets.atlas.find(scratch.keys[: scratch.glyph_count])
-            marks.append(time.process_time())
             inked = choose(spec, assets, scratch, image_HW3)
             marks.append(time.process_time())
             composite(spec, assets, inked, image_HW3)
@@ -67,9 +65,9 @@ def ratio_to(peer: Peer, specs: Sequence[PageSpec], assets: Assets) -> Ratio:
             marks.append(time.process_time())
         except RenderError:
             continue
-        layout, finding, choosing, compositing, annotating = np.diff(marks).tolist()
-        drawing += layout + finding + compositing
-        beside += choosing - finding + annotating  # choosing has found them too
+        layout, choosing, compositing, annotating = np.diff(marks).tolist()
+        drawing += layout + compositing
+        beside += choosing + annotating
         theirs += peer(canvas_HW3, [run for line in lines for run in _runs(line, spec, assets)])
     return Ratio(drawing=theirs / drawing, text_stage=theirs / (drawing + beside))
 

@@ -1,12 +1,13 @@
 """Lines as they were drawn -> annotations: what stands where, in which ink, on which ground."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from render_engine.layout import line_text
-from render_engine.spec import PageSpec, RenderedLine
+from render_engine.spec import RGB, PageSpec, RenderedLine
 
 Rule = tuple[int, tuple[int, int, int, int]]
 
@@ -52,47 +53,57 @@ def annotate(
 
     entries: those of the atlas, for the boxes of single glyphs; None for none.
     """
-    canvas, blocks = spec.surface or spec, spec.blocks
+    canvas = spec.surface or spec
+    width, height = canvas.width_px, canvas.height_px
     glyph_boxes = None if entries is None else _glyph_boxes(entries, inked.found, inked.pens)
-    soft = ["\u00ad" in block.text for block in blocks]
+    # Sixty lines of three blocks: what the lines of a block share is looked up once.
+    shared = [
+        (block, block.text, "\u00ad" in block.text, block.lang, block.size_px, block.face_ids[0], block.opacity)
+        for block in spec.blocks
+    ]
     rows = zip(
         inked.lines.tolist(),
         inked.ink_boxes.tolist(),
         inked.boxes.tolist(),
-        map(tuple, np.rint(inked.grounds[:, :3]).astype(np.uint8).tolist()),
+        _triples(np.rint(inked.grounds[:, :3]).astype(np.uint8)),
         inked.grounds[:, 3].tolist(),
-        map(tuple, inked.inks.tolist()),
+        _triples(inked.inks),
         inked.contrasts.tolist(),
         strict=True,
     )
     annotated = []
     for line, (left, top, right, bottom), (x0, y0, x1, y1), ground_rgb, clutter, ink_rgb, contrast in rows:
-        if not (right > 0 and bottom > 0 and left < canvas.width_px and top < canvas.height_px):
+        if right <= 0 or bottom <= 0 or left >= width or top >= height:
             continue
         start, end, _, _, _, first_glyph, last_glyph, number, divided = line
-        block = blocks[number]
+        block, text, soft, lang, size_px, face_id, opacity = shared[number]
         own_boxes = None
         if glyph_boxes is not None:
             own_boxes = glyph_boxes[first_glyph:last_glyph]
             own_boxes = own_boxes[own_boxes[:, 2] > own_boxes[:, 0]]
         annotated.append(
             RenderedLine(
-                text=line_text(block, start, end, divided) if divided or soft[number] else block.text[start:end],
-                lang=block.lang,
+                text=line_text(block, start, end, divided) if divided or soft else text[start:end],
+                lang=lang,
                 quad_px=(x0, y0, x1, y0, x1, y1, x0, y1),
-                size_px=block.size_px,
+                size_px=size_px,
                 ink_height_px=float(bottom - top),
-                face_id=block.face_ids[0],
+                face_id=face_id,
                 ink_rgb=ink_rgb,
                 ground_rgb=ground_rgb,
                 contrast=contrast,
                 clutter=clutter,
-                opacity=block.opacity,
+                opacity=opacity,
                 block=number,
                 glyph_boxes_px=own_boxes,
             )
         )
     return tuple(annotated)
+
+
+def _triples(colours_L3: npt.NDArray[np.uint8]) -> Iterator[RGB]:
+    values = iter(colours_L3.ravel().tolist())
+    return zip(values, values, values, strict=True)
 
 
 def _glyph_boxes(

@@ -55,6 +55,8 @@ class LayoutScratch:
     stands on whole pixels."""
     characters: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty((4096, 5), np.int64))
     """(characters, 5) of all blocks; see `typeset`."""
+    found: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    """(glyphs,) row of `Atlas.entries` of each glyph."""
     glyph_count: int = 0
     line_count: int = 0
 

@@ -168,7 +168,8 @@ def _in_order(block: TextBlock) -> bool:
 
 
 def lay_out(spec: PageSpec, assets: Assets) -> LayoutScratch:
-    """All blocks of the page as glyphs and lines; valid until the next page is laid out with these assets."""
+    """All blocks of the page as glyphs and lines, the glyphs' bitmaps looked up; valid until the next page is laid out
+    with these assets."""
     scratch, atlas = assets.scratch, assets.atlas
     atlas.make_room()
     mode = spec.hinting if spec.antialias == "grey" else spec.hinting + LCD
@@ -177,6 +178,7 @@ def lay_out(spec: PageSpec, assets: Assets) -> LayoutScratch:
         return [atlas.strike(face, size_26_6, mode) for face in stack.faces]
 
     lay_out_blocks(spec.blocks, assets.stack, strikes_of, spec.hinting != "none", scratch)
+    scratch.found = atlas.find(scratch.keys[: scratch.glyph_count])
     return scratch
 
 
@@ -218,7 +220,7 @@ def choose(spec: PageSpec, assets: Assets, scratch: LayoutScratch, image_HW3: np
     atlas, blocks = assets.atlas, spec.blocks
     lines = scratch.lines[: scratch.line_count]
     pens = scratch.pens[: scratch.glyph_count]
-    found = atlas.find(scratch.keys[: scratch.glyph_count])
+    found = scratch.found
     opacities = np.array([round(block.opacity * 255) for block in blocks], np.int64)
     inked = InkedLines(found, pens, lines, opacities[lines[:, 7]].astype(np.int32))
     if len(lines) == 0:
