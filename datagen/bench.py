@@ -25,13 +25,12 @@ from PIL import ImageFont, features
 
 from datagen.codec import encode_png
 from datagen.execute import WORKER_ENVIRONMENT
-from datagen.peers import Pillow, ratio_to, ratio_to_skia
+from datagen.peers import Pillow, draw_timed, ratio_to, ratio_to_skia
 from datagen.plan import Address, GeneratePlan, GenerateRecipe, Judgement, make_plan
 from datagen.rows import SampledPage, Workshop, to_row
 from datagen.seeds import rng_for
 from datagen.shards import ShardBuilder
 from datagen.verdict import Verdict
-from render_engine.annotate import annotate
 from render_engine.atlas import Atlas
 from render_engine.compose import draw_glyphs, linear_tables
 from render_engine.distribution import PageDistribution, SizeBand
@@ -256,14 +255,7 @@ class Stream:
         assets = self.workshop.assets
         image_HW3 = ground(spec, assets)
         marks.append(time.process_time())
-        scratch = lay_out(spec, assets)
-        marks.append(time.process_time())
-        inked = choose(spec, assets, scratch, image_HW3)
-        marks.append(time.process_time())
-        composite(spec, assets, inked, image_HW3)
-        marks.append(time.process_time())
-        page = RenderedPage(image_HW3=image_HW3, lines=annotate(spec, inked))
-        marks.append(time.process_time())
+        page = RenderedPage(image_HW3=image_HW3, lines=draw_timed(spec, assets, image_HW3, marks))
         png = encode_png(image_HW3)
         marks.append(time.process_time())
         sampled = SampledPage(address=Address(0, number), spec=spec, page=page)
@@ -271,7 +263,7 @@ class Stream:
         marks.append(time.process_time())
         builder.add(row)
         marks.append(time.process_time())
-        return scratch.glyph_count
+        return assets.scratch.glyph_count
 
 
 def bench_render(recipe: GenerateRecipe, *, pages: int = 400, warm_up_pages: int = 40_000) -> RenderFigures:

@@ -47,22 +47,28 @@ class Ratio:
     """Over all that we do between the crop and the encoder."""
 
 
+def draw_timed(spec: PageSpec, assets: Assets, image_HW3: Image3, marks: list[float]) -> tuple[RenderedLine, ...]:
+    """Write the page over its ground; the process's CPU time after layout, ink, composite and annotate into `marks`."""
+    scratch = lay_out(spec, assets)
+    marks.append(time.process_time())
+    inked = choose(spec, assets, scratch, image_HW3)
+    marks.append(time.process_time())
+    composite(spec, assets, inked, image_HW3)
+    marks.append(time.process_time())
+    lines = annotate(spec, inked)
+    marks.append(time.process_time())
+    return lines
+
+
 def ratio_to(peer: Peer, specs: Sequence[PageSpec], assets: Assets) -> Ratio:
     """The peer and we draw the same pages, turn by turn."""
     drawing = beside = theirs = 0.0
     for spec in specs:
         image_HW3 = ground(spec, assets)
         canvas_HW3 = image_HW3.copy()
+        marks = [time.process_time()]
         try:
-            marks = [time.process_time()]
-            scratch = lay_out(spec, assets)
-            marks.append(time.process_time())
-            inked = choose(spec, assets, scratch, image_HW3)
-            marks.append(time.process_time())
-            composite(spec, assets, inked, image_HW3)
-            marks.append(time.process_time())
-            lines = annotate(spec, inked)
-            marks.append(time.process_time())
+            lines = draw_timed(spec, assets, image_HW3, marks)
         except RenderError:
             continue
         layout, choosing, compositing, annotating = np.diff(marks).tolist()
